@@ -1,0 +1,54 @@
+"""Checkpoints of an ensemble in training: one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def digest(description: Any, tensors: Mapping[str, Tensor]) -> str:
+    """A fingerprint of a run: its settings and its initial weights."""
+    sha = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode())
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], *, run: str, step: int) -> None:
+    """Write the state after `step` steps of the run with fingerprint `run`, replacing what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contents, partial, metadata={"run": run, "step": str(step)})
+    os.replace(partial, path)
+
+
+def load(path: Path, *, run: str) -> tuple[dict[str, Tensor], int]:
+    """Read a checkpoint back: its tensors and how many steps they have seen.
+
+    Raises:
+        ValueError: if the file is no checkpoint, or one of another run.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"checkpoint must be a file that train_ensemble wrote, got {path}: {error}"
+        ) from error
+    if metadata.get("run") != run:
+        raise ValueError(
+            f"checkpoint must belong to this run, got {path}, which another one wrote: its configs, seeds, "
+            "initial weights, steps, batch size or learning rate differ. Name another file or remove this one."
+        )
+    return tensors, int(metadata["step"])

@@ -1,0 +1,263 @@
+"""One training step for a stack of SAEs: five matrix products, written out by hand.
+
+Weights carry a leading `n_saes` axis and the batch is the last axis of every large tensor, the layout in
+which all five products run near the machine's peak. The rows of `W_enc` are stored as `(d_sae, d_in)`, the
+transpose of sae-lens. The gradient is that of `sae_lens` 6.54; the tests hold it against `SAETrainer.step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saebook._gates import GATES, Stage
+
+MAX_GRAD_NORM = 1.0  # sae-lens clips each SAE's gradient to this norm
+
+
+class Stack:
+    """Weights, gradients and optimizer state of `n_saes` SAEs of one architecture and shape.
+
+    Args:
+        saes: freshly initialised sae-lens training SAEs; their weights are copied.
+        batch_size: rows of every batch.
+        device: where to train.
+        dead_feature_window: a latent silent for more than this many steps is dead.
+        workspace_bytes: scratch memory; SAEs that do not fit take turns within each step.
+    """
+
+    def __init__(
+        self,
+        saes: Sequence[Any],
+        *,
+        batch_size: int,
+        device: torch.device,
+        dead_feature_window: int,
+        workspace_bytes: float,
+    ) -> None:
+        self.cfgs = [sae.cfg for sae in saes]
+        self.dead_feature_window = dead_feature_window
+        self.weights = _gather(saes, device)
+        self.flat = [torch.cat([w.flatten() for w in group]) for group in self._dtype_groups()]
+        self.weights = self._views(self.flat)
+        self.flat_grad = [torch.zeros_like(flat) for flat in self.flat]
+        self.grads = self._views(self.flat_grad)
+        for flat, grad in zip(self.flat, self.flat_grad, strict=True):
+            flat.grad = grad
+        self.optimizer = torch.optim.Adam(self.flat, fused=True)
+        self.gate = GATES[self.cfgs[0].architecture()](self.cfgs, self.weights["W_dec"])
+        n_saes, d_sae, d_in = self.weights["W_dec"].shape
+        self.since_fired = torch.zeros(n_saes, d_sae, device=device)
+        size = self.weights["W_dec"].element_size()
+        each = size * (batch_size * (4 * d_sae + d_in) + 3 * d_sae * d_in)
+        chunk = max(1, min(n_saes, int(workspace_bytes / each)))
+        n_chunks = -(-n_saes // chunk)
+        ends = [round(i * n_saes / n_chunks) for i in range(n_chunks + 1)]
+        self.chunks = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self.scratch = _Scratch(self.weights["W_dec"], max(c.stop - c.start for c in self.chunks), batch_size)
+
+    def _dtype_groups(self) -> list[list[Tensor]]:
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for weight in self.weights.values():
+            groups.setdefault(weight.dtype, []).append(weight)
+        return list(groups.values())
+
+    def _views(self, flat: list[Tensor]) -> dict[str, Tensor]:
+        """The named weights as views of one flat tensor per dtype, each contiguous."""
+        views, offsets = {}, {f.dtype: 0 for f in flat}
+        by_dtype = {f.dtype: f for f in flat}
+        for name, weight in self.weights.items():
+            start = offsets[weight.dtype]
+            offsets[weight.dtype] = start + weight.numel()
+            views[name] = by_dtype[weight.dtype][start : start + weight.numel()].view(weight.shape)
+        return views
+
+    @torch.no_grad()
+    def train_step(self, x: Tensor, step: int, lr: float) -> None:
+        """Move every SAE by one step of Adam on the batch `x (batch, d_in)`."""
+        x_t = x.T.contiguous()
+        x_sum = x.sum(0)
+        for rows in self.chunks:
+            self._gradients(rows, x, x_t, x_sum, step)
+        self._clip(2 / x.shape[0])
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that changes during training, by name."""
+        state = {f"weights.{name}": weight for name, weight in self.weights.items()}
+        state["since_fired"] = self.since_fired
+        state.update({f"gate.{name}": tensor for name, tensor in self.gate.state().items()})
+        for i, flat in enumerate(self.flat):
+            for name, tensor in self.optimizer.state[flat].items():
+                state[f"adam.{i}.{name}"] = tensor
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        for name, tensor in self.state().items():
+            if not name.startswith("adam."):
+                tensor.copy_(state[name])
+        for i, flat in enumerate(self.flat):
+            names = [name for name in state if name.startswith(f"adam.{i}.")]
+            moments = {name.split(".")[-1]: state[name].to(flat.device) for name in names}
+            self.optimizer.state[flat] = moments
+
+    @torch.no_grad()
+    def write_back(self, saes: Sequence[Any], *, last_step: int) -> None:
+        """Copy the trained weights into the sae-lens SAEs they came from."""
+        for i, sae in enumerate(saes):
+            for name, weight in self.weights.items():
+                trained = weight[i].T if name == "W_enc" else weight[i]
+                getattr(sae, name).data.copy_(trained)
+        self.gate.write_back(saes, last_step)
+
+    def _gradients(self, rows: slice, x: Tensor, x_t: Tensor, x_sum: Tensor, step: int) -> None:
+        """Fill the gradients of some SAEs, in units of `2 / batch`."""
+        w = {name: weight[rows] for name, weight in self.weights.items()}
+        g = {name: grad[rows] for name, grad in self.grads.items()}
+        buffer = self.scratch.first(rows.stop - rows.start)
+        norm = w["W_dec"].norm(dim=-1)  # (saes, d_sae)
+        scale = norm if self.gate.rescales_by_norm and self.cfgs[0].rescale_acts_by_decoder_norm else None
+        enc, dec = _rescaled(w["W_enc"], w["W_dec"], scale, buffer)
+        stage = self._stage(rows, step, w, g, norm, buffer)
+
+        torch.mm(enc.flatten(0, 1), x.T, out=stage.pre.flatten(0, 1))  # product 1: encode
+        stage.pre += self._encoder_bias(w, enc, scale)[:, :, None]
+        self.gate.forward(stage)
+        error = torch.bmm(dec.transpose(1, 2), stage.acts, out=buffer["error"])  # product 2: decode
+        error += w["b_dec"][:, :, None]
+        error -= x_t  # (saes, d_in, batch)
+        acts_sum = stage.acts.sum(-1)
+        torch.bmm(stage.acts, error.transpose(1, 2), out=g["W_dec"])  # product 3: decoder gradient
+        d_pre = torch.bmm(dec, error, out=stage.spare)  # product 4: back through the decoder
+        self.gate.backward(stage, d_pre)
+        self._add_auxiliary_loss(stage, dec, error, d_pre, g["W_dec"])
+        torch.mm(d_pre.flatten(0, 1), x, out=g["W_enc"].flatten(0, 1))  # product 5: encoder gradient
+        self._finish(w, g, stage, enc, dec, scale, d_pre.sum(-1), acts_sum, x_sum, x.shape[0])
+        self.since_fired[rows] += 1
+        self.since_fired[rows].masked_fill_(stage.acts.amax(-1) > 0, 0)
+
+    def _stage(
+        self, rows: slice, step: int, w: dict[str, Tensor], g: dict[str, Tensor], norm: Tensor, buffer: Any
+    ) -> Stage:
+        if "threshold" in g:
+            g["threshold"].zero_()
+        return Stage(
+            rows=rows,
+            step=step,
+            pre=buffer["pre"],
+            acts=buffer["acts"],
+            mask=buffer["mask"],
+            spare=buffer["spare"],
+            norm=norm,
+            dead=self.since_fired[rows] > self.dead_feature_window,
+            threshold=w.get("threshold"),
+            d_norm=torch.zeros_like(norm),
+            d_threshold=g.get("threshold"),
+        )
+
+    def _encoder_bias(self, w: dict[str, Tensor], enc: Tensor, scale: Tensor | None) -> Tensor:
+        """The bias of the pre-activations once `b_dec` is no longer subtracted from the input."""
+        bias = w["b_enc"] if scale is None else w["b_enc"] * scale
+        if self.cfgs[0].apply_b_dec_to_input:
+            bias = bias - torch.bmm(enc, w["b_dec"][:, :, None])[:, :, 0]
+        return bias
+
+    def _add_auxiliary_loss(
+        self, stage: Stage, dec: Tensor, error: Tensor, d_pre: Tensor, d_dec: Tensor
+    ) -> None:
+        """Let dead latents reconstruct what the live ones leave over (Gao et al. 2024, appendix A.2)."""
+        if not self.gate.rescales_by_norm or not bool(stage.dead.any()):
+            return
+        k_most = dec.shape[-1] // 2
+        for i in stage.dead.any(-1).nonzero().flatten().tolist():
+            dead = stage.dead[i].nonzero().flatten()
+            weight = self.cfgs[stage.rows][i].aux_loss_coefficient * min(len(dead) / k_most, 1.0)
+            acts, atoms = stage.pre[i, dead], dec[i, dead]
+            if len(dead) > k_most:
+                kept = acts.topk(k_most, dim=0, sorted=False).indices
+                chosen = torch.zeros_like(acts).scatter_(0, kept, 1)
+            else:
+                chosen = torch.ones_like(acts)
+            acts = acts * chosen
+            d_recons = weight * (atoms.T @ acts + error[i])  # the error is minus the residual
+            d_pre[i, dead] += (atoms @ d_recons) * chosen
+            d_dec[i, dead] += acts @ d_recons.T
+
+    def _finish(
+        self,
+        w: dict[str, Tensor],
+        g: dict[str, Tensor],
+        stage: Stage,
+        enc: Tensor,
+        dec: Tensor,
+        scale: Tensor | None,
+        d_bias: Tensor,
+        acts_sum: Tensor,
+        x_sum: Tensor,
+        batch: int,
+    ) -> None:
+        """Carry the gradients over from the rescaled weights to the weights themselves."""
+        g["b_dec"].copy_(torch.bmm(acts_sum[:, None], dec)[:, 0]).add_(w["b_dec"], alpha=batch).sub_(x_sum)
+        if self.cfgs[0].apply_b_dec_to_input:
+            g["b_dec"] -= torch.bmm(d_bias[:, None], enc)[:, 0]
+            g["W_enc"].baddbmm_(d_bias[:, :, None], w["b_dec"][:, None], alpha=-1)
+        torch.mul(d_bias, 1 if scale is None else scale, out=g["b_enc"])
+        if scale is not None:
+            g["W_enc"] *= scale[:, :, None]
+            g["W_dec"] /= scale[:, :, None]
+        if self.gate.has_norm_gradient:
+            g["W_dec"].addcmul_(w["W_dec"], (stage.d_norm / stage.norm)[:, :, None])
+
+    def _clip(self, unit: float) -> None:
+        """Bring the gradients to natural units and each SAE's gradient to a norm of at most one."""
+        norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in self.grads.values()]
+        norm = torch.stack([each.to(norms[0].dtype) for each in norms]).norm(dim=0) * unit
+        factor = (MAX_GRAD_NORM / (norm + 1e-6)).clamp(max=1) * unit
+        for grad in self.grads.values():
+            grad.mul_(factor.to(grad.dtype).view(-1, *[1] * (grad.ndim - 1)))
+
+
+class _Scratch:
+    """Buffers for the SAEs at work, allocated once."""
+
+    def __init__(self, like: Tensor, n_saes: int, batch: int) -> None:
+        _, d_sae, d_in = like.shape
+        self.buffers = {
+            name: like.new_empty(n_saes, d_sae, batch) for name in ("pre", "acts", "mask", "spare")
+        }
+        self.buffers["error"] = like.new_empty(n_saes, d_in, batch)
+        self.buffers["enc"] = like.new_empty(n_saes, d_sae, d_in)
+        self.buffers["dec"] = like.new_empty(n_saes, d_sae, d_in)
+
+    def first(self, n: int) -> dict[str, Tensor]:
+        """The buffers of the first `n` SAEs."""
+        return {name: buffer[:n] for name, buffer in self.buffers.items()}
+
+
+def _rescaled(
+    W_enc: Tensor, W_dec: Tensor, scale: Tensor | None, buffer: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Encoder and decoder of the same SAE with the decoder norms `scale` moved into the encoder.
+
+    In these units a latent is selected by its activation alone. The gradient by the norms themselves is
+    zero: what the encoder gains the decoder loses.
+    """
+    if scale is None:
+        return W_enc, W_dec
+    enc = torch.mul(W_enc, scale[:, :, None], out=buffer["enc"])
+    dec = torch.div(W_dec, scale[:, :, None], out=buffer["dec"])
+    return enc, dec
+
+
+def _gather(saes: Sequence[Any], device: torch.device) -> dict[str, Tensor]:
+    """The weights of sae-lens SAEs, stacked along a new leading axis."""
+    names = ["W_enc", "W_dec", "b_enc", "b_dec"] + ["threshold"] * hasattr(saes[0], "threshold")
+    weights = {name: torch.stack([getattr(sae, name).detach() for sae in saes]) for name in names}
+    weights["W_enc"] = weights["W_enc"].transpose(1, 2).contiguous()
+    return {name: weight.to(device) for name, weight in weights.items()}

@@ -1,0 +1,297 @@
+"""Train many SAEs of one architecture and shape at once, on one shared stream of batches.
+
+The SAEs are ordinary sae-lens training SAEs before and after. In between their weights are stacked, so that a
+step of all of them is a handful of large matrix products. Each SAE keeps its own loss, gradient clipping,
+optimizer state, dead latents and threshold, and ends with the weights that `sae_lens.SAETrainer` would give it
+on the same batches. Taught in the chapter "Finding the true L0".
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens import TrainingSAE, TrainingSAEConfig, __version__
+from sae_lens.registry import get_sae_training_class
+from sae_lens.training.optim import get_lr_scheduler
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from saebook import _checkpoints
+from saebook._checks import (
+    check_finite,
+    check_generator,
+    check_in_range,
+    check_non_negative_int,
+    check_positive,
+    check_positive_int,
+)
+from saebook._gates import GATES
+from saebook._stacked import Stack
+
+SampleBatch = Callable[[int, torch.Generator], Tensor]
+Init = Sequence[TrainingSAE[Any]] | Callable[[TrainingSAE[Any]], None]
+
+
+def train_ensemble(
+    cfgs: Sequence[TrainingSAEConfig],
+    sample_batch: SampleBatch,
+    *,
+    steps: int,
+    batch_size: int = 1024,
+    lr: float = 3e-4,
+    lr_warm_up_steps: int = 0,
+    lr_decay_steps: int = 0,
+    seeds: Sequence[int],
+    generator: torch.Generator | None = None,
+    init: Init | None = None,
+    dead_feature_window: int = 1000,
+    device: str | torch.device = "cpu",
+    workspace_mib: float = 16,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1000,
+) -> list[TrainingSAE[Any]]:
+    """Train one SAE per config in one stacked program; return them in the order of the configs.
+
+    Args:
+        cfgs: sae-lens training configs of one architecture and shape: standard, topk, batchtopk,
+            scheduled_batchtopk or jumprelu. They may differ in k, in coefficients and in schedules.
+        sample_batch: `sample_batch(n, generator)` gives a batch `(n, d_in)`, seen by every SAE.
+        steps: number of training steps.
+        batch_size: samples a step.
+        lr: learning rate of Adam (sae-lens' betas 0.9 and 0.999).
+        lr_warm_up_steps: steps of a linear rise from 0 at the start.
+        lr_decay_steps: steps of a linear fall to 0 at the end.
+        seeds: one whole number per SAE; draws its initial weights, as `torch.manual_seed` would.
+        generator: draws the batches; by default one seeded with `seeds[0]`. Its state advances.
+        init: SAEs to start from, one per config; or a function that changes a fresh SAE in place.
+        dead_feature_window: a latent silent for more than this many steps counts as dead.
+        device: where the weights live while they train, such as "cpu" or "cuda".
+        workspace_mib: scratch memory in MiB. SAEs that do not fit take turns within each step, with the same
+            result; the default suits the caches of a CPU, a GPU likes more.
+        progress: show a progress bar when standard error is a terminal.
+        checkpoint: a file to save the run to. A run that was killed goes on from it and ends with the same
+            weights; the file is removed at the end.
+        checkpoint_every: steps between two saves.
+
+    Returns:
+        Training SAEs on the CPU, each with its own copy of its config.
+
+    Raises:
+        ValueError, TypeError: for an unusable argument, a batch of the wrong shape or with NaN, or a
+            checkpoint of another run.
+
+    Source: the training step of sae-lens 6.54; BatchTopK of Bussmann et al. (arXiv 2412.06410).
+    """
+    check_positive_int("steps", steps)
+    check_positive_int("batch_size", batch_size)
+    check_positive("lr", lr)
+    check_positive("workspace_mib", workspace_mib)
+    check_positive_int("checkpoint_every", checkpoint_every)
+    check_non_negative_int("dead_feature_window", dead_feature_window)
+    lrs = learning_rates(
+        lr, steps=steps, lr_warm_up_steps=lr_warm_up_steps, lr_decay_steps=lr_decay_steps
+    )
+    check_configs(cfgs)
+    saes = _fresh_saes(cfgs, _checked_seeds(seeds, len(cfgs)), init)
+    stack = Stack(
+        saes,
+        batch_size=batch_size,
+        device=torch.device(device),
+        dead_feature_window=dead_feature_window,
+        workspace_bytes=workspace_mib * 2**20,
+    )
+    if generator is None:
+        generator = torch.Generator().manual_seed(seeds[0])
+    run = _Run(stack, sample_batch, check_generator("generator", generator), lrs, batch_size)
+    run.train(progress=progress, path=Path(checkpoint) if checkpoint else None, every=checkpoint_every)
+    stack.write_back(saes, last_step=steps - 1)
+    return saes
+
+
+def learning_rates(lr: float, *, steps: int, lr_warm_up_steps: int, lr_decay_steps: int) -> list[float]:
+    """The learning rate of every step, from sae-lens' own schedule `constant` with warm-up and decay.
+
+    Raises:
+        ValueError: if warm-up and decay together are longer than the training.
+    """
+    check_non_negative_int("lr_warm_up_steps", lr_warm_up_steps)
+    check_non_negative_int("lr_decay_steps", lr_decay_steps)
+    if lr_warm_up_steps + lr_decay_steps > steps:
+        raise ValueError(
+            f"lr_warm_up_steps + lr_decay_steps must be at most steps = {steps}, "
+            f"got {lr_warm_up_steps} + {lr_decay_steps}"
+        )
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    scheduler = get_lr_scheduler(
+        "constant",
+        optimizer=optimizer,
+        training_steps=steps,
+        lr=lr,
+        warm_up_steps=lr_warm_up_steps,
+        decay_steps=lr_decay_steps,
+        lr_end=lr,
+        num_cycles=1,
+    )
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+class _Run:
+    """The training loop, with its progress bar and its checkpoints."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        sample_batch: SampleBatch,
+        generator: torch.Generator,
+        lrs: list[float],
+        batch_size: int,
+    ) -> None:
+        self.stack = stack
+        self.sample_batch = sample_batch
+        self.generator = generator
+        self.lrs = lrs
+        self.batch_size = batch_size
+
+    def train(self, *, progress: bool, path: Path | None, every: int) -> None:
+        """Take all steps; go on from the checkpoint at `path` where there is one."""
+        fingerprint = self._fingerprint() if path else ""
+        start = self._resume(path, fingerprint) if path and path.exists() else 0
+        bar = tqdm(
+            range(start, len(self.lrs)),
+            initial=start,
+            total=len(self.lrs),
+            desc=f"Training {len(self.stack.cfgs)} SAEs",
+            unit="step",
+            disable=not (progress and sys.stderr.isatty()),
+        )
+        for step in bar:
+            if path and step > start and step % every == 0:
+                _checkpoints.save(path, self._state(), run=fingerprint, step=step)
+            self.stack.train_step(self._batch(step), step, self.lrs[step])
+        if path:
+            path.unlink(missing_ok=True)
+
+    def _batch(self, step: int) -> Tensor:
+        """The batch of a step, checked and on the device of the weights."""
+        like = self.stack.weights["W_dec"]
+        x = self.sample_batch(self.batch_size, self.generator)
+        wanted = (self.batch_size, like.shape[-1])
+        if not isinstance(x, Tensor) or x.shape != wanted:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"sample_batch must return a tensor of shape {wanted}, got {got} at step {step}")
+        x = x.to(device=like.device, dtype=like.dtype)
+        if not torch.isfinite(x.sum()):
+            check_finite(f"the batch that sample_batch returned at step {step}", x)
+        return x
+
+    def _fingerprint(self) -> str:
+        settings = {
+            "cfgs": [cfg.to_dict() for cfg in self.stack.cfgs],
+            "lrs": self.lrs,
+            "batch_size": self.batch_size,
+            "dead_feature_window": self.stack.dead_feature_window,
+        }
+        state = self.generator.get_state()
+        return _checkpoints.digest(settings, {**self.stack.weights, "generator": state})
+
+    def _state(self) -> dict[str, Tensor]:
+        return {**self.stack.state(), "generator": self.generator.get_state()}
+
+    def _resume(self, path: Path, fingerprint: str) -> int:
+        tensors, step = _checkpoints.load(path, run=fingerprint)
+        self.generator.set_state(tensors.pop("generator"))
+        self.stack.load_state(tensors)
+        return step
+
+
+def check_configs(cfgs: Sequence[TrainingSAEConfig]) -> None:
+    """Check that sae-lens training configs can be trained as one stack.
+
+    Raises:
+        ValueError, TypeError: naming the field, its values and what was expected.
+    """
+    if len(cfgs) == 0:
+        raise ValueError("cfgs must hold at least one sae-lens training config, got none")
+    for cfg in cfgs:
+        if not isinstance(cfg, TrainingSAEConfig):
+            raise TypeError(f"cfgs must hold sae-lens training configs, got {type(cfg).__name__}")
+    architectures = sorted({cfg.architecture() for cfg in cfgs})
+    if len(architectures) > 1 or architectures[0] not in GATES:
+        raise ValueError(f"cfgs must share one architecture of {sorted(GATES)}, got {architectures}")
+    varying = GATES[architectures[0]].varying | {"decoder_init_norm", "metadata"}
+    for field in dataclasses.fields(cfgs[0]):
+        values = [getattr(cfg, field.name) for cfg in cfgs]
+        if field.name not in varying and any(value != values[0] for value in values):
+            raise ValueError(f"cfgs must agree in {field.name}, got {sorted(set(map(str, values)))}")
+    for cfg in cfgs:
+        _check_config(cfg)
+
+
+def _check_config(cfg: Any) -> None:
+    """Check the settings of one config that sae-lens leaves unchecked or that a stack cannot serve."""
+    check_positive_int("d_in", cfg.d_in)
+    check_positive_int("d_sae", cfg.d_sae)
+    if hasattr(cfg, "k"):
+        check_in_range("k", cfg.k, 0, cfg.d_sae, open_minimum=True)
+        if cfg.architecture() == "topk":
+            check_positive_int("k", cfg.k)
+    for name in ("l1_coefficient", "l0_coefficient", "aux_loss_coefficient"):
+        if hasattr(cfg, name):
+            check_in_range(name, getattr(cfg, name), 0, open_maximum=True)
+    fixed = {"normalize_activations": "none", "reshape_activations": "none", "lp_norm": 1.0}
+    for name, value in fixed.items():
+        if getattr(cfg, name, value) != value:
+            raise ValueError(f"{name} must be {value!r} in an ensemble, got {getattr(cfg, name)!r}")
+    if cfg.dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64' in an ensemble, got {cfg.dtype!r}")
+
+
+def _checked_seeds(seeds: Sequence[int], n_saes: int) -> list[int]:
+    if isinstance(seeds, int) or len(seeds) != n_saes:
+        got = seeds if isinstance(seeds, int) else f"{len(seeds)} of them"
+        raise ValueError(f"seeds must hold one whole number per config, {n_saes} in all, got {got}")
+    return [check_non_negative_int("seeds", seed) for seed in seeds]
+
+
+def _fresh_saes(
+    cfgs: Sequence[TrainingSAEConfig], seeds: list[int], init: Init | None
+) -> list[TrainingSAE[Any]]:
+    """sae-lens SAEs with weights drawn from their seeds or taken from `init`."""
+    saes = []
+    with torch.random.fork_rng(devices=[]):
+        for cfg, seed in zip(cfgs, seeds, strict=True):
+            torch.manual_seed(seed)
+            cfg = copy.deepcopy(cfg)
+            cfg.device = "cpu"
+            cfg.sae_lens_training_version = __version__
+            sae = get_sae_training_class(cfg.architecture())[0](cfg)
+            if callable(init):
+                init(sae)
+            saes.append(sae)
+    if init is not None and not callable(init):
+        _copy_weights(init, saes)
+    return saes
+
+
+def _copy_weights(sources: Sequence[TrainingSAE[Any]], saes: Sequence[TrainingSAE[Any]]) -> None:
+    if len(sources) != len(saes):
+        raise ValueError(f"init must hold one SAE per config, {len(saes)} in all, got {len(sources)}")
+    for source, sae in zip(sources, saes, strict=True):
+        for name, weight in sae.named_parameters():
+            start = dict(source.named_parameters()).get(name)
+            if start is None or start.shape != weight.shape:
+                got = "none" if start is None else tuple(start.shape)
+                raise ValueError(f"init must have {name} of shape {tuple(weight.shape)}, got {got}")
+            weight.data.copy_(start.data)

@@ -1,0 +1,169 @@
+"""Axes-level plots of arrays and tables.
+
+Every function draws on the given Axes (a new figure's, where none is given), returns them, and
+changes nothing else: no global settings, no showing, no saving. Data are arrays, tensors or
+DataFrames, never models or worlds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, SupportsFloat
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+
+from saebook import style
+from saebook._sweep_plots import new_axes, plot_sweep, plot_sweep_grid
+
+__all__ = [
+    "plot_correlation_matrix",
+    "plot_decoder_cosines",
+    "plot_firing_probabilities",
+    "plot_sweep",
+    "plot_sweep_grid",
+    "plot_true_l0",
+]
+
+
+def plot_firing_probabilities(p: Any, *, ax: Axes | None = None, **kwargs: Any) -> Axes:
+    """Draw the firing probability of each feature as a bar.
+
+    Args:
+        p: (n_features,) probabilities between 0 and 1.
+        ax: where to draw.
+        kwargs: passed to `Axes.bar`.
+
+    Raises:
+        ValueError: `p` is not a vector of probabilities.
+    """
+    p = _array("p", p, ndim=1)
+    if p.min() < 0 or p.max() > 1:
+        raise ValueError(
+            f"p has values from {p.min():g} to {p.max():g}; expected probabilities between 0 and 1"
+        )
+    ax = new_axes(ax)
+    ax.bar(np.arange(len(p)), p, **{"width": 0.8, "color": style.PALETTE[0], **kwargs})
+    ax.set(xlabel="Feature", ylabel="Firing probability", xlim=(-0.8, len(p) - 0.2))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(False, axis="x")
+    return ax
+
+
+def plot_correlation_matrix(
+    C: Any, *, ax: Axes | None = None, label: str = "Correlation", **kwargs: Any
+) -> Axes:
+    """Draw a correlation matrix as a heat map from −1 to 1, zero in the colour of the page.
+
+    Args:
+        C: (n_features, n_features) correlations.
+        ax: where to draw.
+        label: the colour bar's label.
+        kwargs: passed to `Axes.imshow`.
+
+    Raises:
+        ValueError: `C` is not a square matrix.
+    """
+    C = _array("C", C, ndim=2)
+    if C.shape[0] != C.shape[1]:
+        raise ValueError(f"C has shape {C.shape}; expected a square matrix")
+    return _heat_map(C, ax, xlabel="Feature", ylabel="Feature", label=label, **kwargs)
+
+
+def plot_decoder_cosines(
+    cosines: Any, *, ax: Axes | None = None, label: str | None = "Cosine", **kwargs: Any
+) -> Axes:
+    """Draw the cosine of each latent's decoder row with each feature's direction.
+
+    The rows are drawn in the order given: reorder latents before, for example by matching them
+    with features.
+
+    Args:
+        cosines: (n_latents, n_features) cosines between −1 and 1.
+        ax: where to draw.
+        label: the colour bar's label; None draws no bar.
+        kwargs: passed to `Axes.imshow`.
+
+    Raises:
+        ValueError: `cosines` is not a matrix.
+    """
+    return _heat_map(
+        _array("cosines", cosines, ndim=2),
+        ax,
+        xlabel="Feature",
+        ylabel="Latent",
+        label=label,
+        **kwargs,
+    )
+
+
+def plot_true_l0(
+    ax: Axes, true_l0: SupportsFloat, *, label: str = "true L0", **kwargs: Any
+) -> Axes:
+    """Mark the true L0 by a dashed vertical line with its name at the top.
+
+    Args:
+        ax: Axes whose x axis is k or L0.
+        true_l0: where the line goes.
+        label: the line's name; an empty string writes none.
+        kwargs: passed to `Axes.axvline`.
+    """
+    ink = style.LIGHT.muted
+    ax.axvline(
+        float(true_l0),
+        **{"color": ink, "linestyle": (0, (4, 3)), "linewidth": 1.2, "zorder": 1, **kwargs},
+    )
+    if label:
+        ax.annotate(
+            label,
+            (float(true_l0), 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(3, -2),
+            textcoords="offset points",
+            va="top",
+            color=ink,
+            fontsize="small",
+        )
+    return ax
+
+
+def _heat_map(
+    values: np.ndarray,
+    ax: Axes | None,
+    *,
+    xlabel: str,
+    ylabel: str,
+    label: str | None,
+    **kwargs: Any,
+) -> Axes:
+    ax = new_axes(ax)
+    defaults = {
+        "cmap": style.DIVERGING,
+        "vmin": -1,
+        "vmax": 1,
+        "aspect": "equal",
+        "interpolation": "nearest",
+    }
+    image: AxesImage = ax.imshow(values, **{**defaults, **kwargs})
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.grid(False)
+    if label is not None:
+        bar = ax.figure.colorbar(image, ax=ax, label=label)
+        bar.outline.set_visible(False)
+    return ax
+
+
+def _array(name: str, values: Any, *, ndim: int | None = None) -> np.ndarray:
+    """A NumPy array of finite numbers from an array, tensor or list."""
+    values = values.detach().cpu() if hasattr(values, "detach") else values
+    array = np.asarray(values, dtype=float)
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} axes")
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(
+            f"{name} is empty or has values that are not finite; expected finite numbers"
+        )
+    return array

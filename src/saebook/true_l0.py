@@ -1,0 +1,164 @@
+"""Find the true L0 of data from SAEs alone: train a sweep over k and see where the decoder is cleanest.
+
+An SAE whose k is too low mixes correlated features into its latents, one whose k is too high finds degenerate
+mixtures. Either way its decoder rows point in similar directions. The k with the smallest mean |cosine| between
+decoder rows, c_dec, is the estimate. Nothing here sees the truth.
+
+Source: Chanin & Garriga-Alonso, "Sparse but Wrong" (arXiv 2508.16560). Chapter: "Finding the true L0".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from sae_lens import BatchTopKTrainingSAEConfig, TrainingSAE
+from torch import Tensor
+
+from saebook._checks import (
+    check_generator,
+    check_in_range,
+    check_one_of,
+    check_positive_int,
+)
+from saebook.ensembles import SampleBatch, train_ensemble
+from saebook.metrics import decoder_pairwise_cosine, mean_squared_error, nth_decoder_projection
+
+STATISTICS = ("smallest", "lowest_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrueL0Estimate:
+    """An estimate of the true L0 and the sweep that it rests on.
+
+    Attributes:
+        value: the k with the smallest `c_dec`.
+        by_k: one row a k, with `c_dec` and `s_n` as the statistic picks them over the seeds.
+        sweep: one row an SAE, with `k`, `seed`, `mse`, `c_dec` and `s_n`.
+        n: the rank of `s_n`.
+        saes: the trained SAEs, in the order of `sweep`.
+    """
+
+    value: float
+    by_k: pd.DataFrame
+    sweep: pd.DataFrame
+    n: int
+    saes: list[TrainingSAE[Any]] = field(repr=False)
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the estimate is the first or last k: the true L0 may then lie outside the sweep."""
+        return self.value in (self.by_k.index[0], self.by_k.index[-1])
+
+    @property
+    def margin(self) -> float:
+        """How many times larger `c_dec` is at the better neighbour of the estimate; infinite for one k."""
+        place = self.by_k.index.get_loc(self.value)
+        neighbours = self.by_k["c_dec"].iloc[[i for i in (place - 1, place + 1) if 0 <= i < len(self.by_k)]]
+        return float(neighbours.min() / self.by_k["c_dec"].loc[self.value]) if len(neighbours) else float("inf")
+
+
+def estimate_true_l0(
+    sample_batch: SampleBatch,
+    *,
+    d_in: int,
+    d_sae: int,
+    ks: Sequence[float],
+    seeds: int | Sequence[int] = 5,
+    steps: int,
+    generator: torch.Generator,
+    batch_size: int = 1024,
+    lr: float = 1e-3,
+    lr_decay_steps: int | None = None,
+    n: int | None = None,
+    n_samples: int = 10_000,
+    statistic: str = "smallest",
+    progress: bool = True,
+) -> TrueL0Estimate:
+    """Estimate the true L0 of the data that `sample_batch` draws, from BatchTopK SAEs trained at every k.
+
+    Args:
+        sample_batch: `sample_batch(n, generator)` gives data `(n, d_in)`.
+        d_in: width of the data.
+        d_sae: number of latents; the estimate presumes about as many as there are features.
+        ks: the k to try, in increasing order.
+        seeds: how many initial weights to try at every k, or which. Some seeds get stuck, so use several.
+        steps: training steps of every SAE.
+        generator: draws the training batches, then the samples for the metrics.
+        batch_size: samples a step.
+        lr: learning rate of Adam.
+        lr_decay_steps: steps of the linear fall of the learning rate to 0; by default half of `steps`.
+        n: rank of `s_n`, below d_sae; by default half of d_sae. Only reported: the estimate is `c_dec`'s.
+        n_samples: samples that the metrics are measured on.
+        statistic: what represents the seeds of a k: the "smallest" value of each metric, or those of the
+            seed with the "lowest_error".
+        progress: show a progress bar when standard error is a terminal.
+
+    Raises:
+        ValueError, TypeError: for an unusable argument.
+
+    Source: Chanin & Garriga-Alonso (arXiv 2508.16560). Chapter: "Finding the true L0".
+    """
+    _check_ks(ks, check_positive_int("d_sae", d_sae))
+    check_one_of("statistic", statistic, STATISTICS)
+    check_positive_int("n_samples", n_samples)
+    check_generator("generator", generator)
+    seeds = list(range(check_positive_int("seeds", seeds))) if isinstance(seeds, int) else list(seeds)
+    n = d_sae // 2 if n is None else int(check_in_range("n", n, 0, d_sae - 1))
+    pairs = [(k, seed) for k in ks for seed in seeds]
+    saes = train_ensemble(
+        [BatchTopKTrainingSAEConfig(k=k, d_in=d_in, d_sae=d_sae) for k, _ in pairs],
+        sample_batch,
+        steps=check_positive_int("steps", steps),
+        batch_size=batch_size,
+        lr=lr,
+        lr_decay_steps=steps // 2 if lr_decay_steps is None else lr_decay_steps,
+        seeds=[seed for _, seed in pairs],
+        generator=generator,
+        progress=progress,
+    )
+    x = sample_batch(n_samples, generator)
+    rows = [
+        {"k": k, "seed": seed, **sae_statistics(sae, x, n=n)}
+        for (k, seed), sae in zip(pairs, saes, strict=True)
+    ]
+    sweep = pd.DataFrame(rows)
+    by_k = summarise_seeds(sweep, statistic)
+    return TrueL0Estimate(value=by_k["c_dec"].idxmin(), by_k=by_k, sweep=sweep, n=n, saes=saes)
+
+
+@torch.no_grad()
+def sae_statistics(sae: TrainingSAE[Any], x: Tensor, *, n: int) -> dict[str, float]:
+    """What can be measured of an SAE without the truth: `mse`, `c_dec` and `s_n` on `x (n_samples, d_in)`."""
+    return {
+        "mse": mean_squared_error(x, sae(x)),
+        "c_dec": float(decoder_pairwise_cosine(sae.W_dec)),
+        "s_n": float(nth_decoder_projection(sae.W_dec, sae.b_dec, x, n)),
+    }
+
+
+def summarise_seeds(sweep: pd.DataFrame, statistic: str = "smallest") -> pd.DataFrame:
+    """One row a k, from the sweep's one row an SAE.
+
+    Args:
+        sweep: with the columns `k`, `seed` and `mse`, and any metrics.
+        statistic: "smallest" takes every metric's own minimum over the seeds, "lowest_error" all metrics of
+            the seed with the smallest `mse`.
+    """
+    check_one_of("statistic", statistic, STATISTICS)
+    metrics = sweep.drop(columns="seed")
+    if statistic == "smallest":
+        return metrics.groupby("k").min()
+    return metrics.loc[sweep.groupby("k")["mse"].idxmin()].set_index("k")
+
+
+def _check_ks(ks: Sequence[float], d_sae: int) -> None:
+    if len(ks) == 0:
+        raise ValueError("ks must hold at least one k, got none")
+    for k in ks:
+        check_in_range("ks", k, 0, d_sae, open_minimum=True)
+    if any(later <= earlier for earlier, later in zip(ks[:-1], ks[1:], strict=True)):
+        raise ValueError(f"ks must increase, got {list(ks)}")
