@@ -131,7 +131,7 @@ def _runs_and_line(
             linestyle="none",
             marker="o",
             markersize=3,
-            alpha=0.35,
+            alpha=0.45,
             color=color,
             markeredgewidth=0,
         )

@@ -46,7 +46,7 @@ def plot_firing_probabilities(p: Any, *, ax: Axes | None = None, **kwargs: Any) 
     ax = new_axes(ax)
     ax.bar(np.arange(len(p)), p, **{"width": 0.8, "color": style.PALETTE[0], **kwargs})
     ax.set(xlabel="Feature", ylabel="Firing probability", xlim=(-0.8, len(p) - 0.2))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.grid(False, axis="x")
     return ax
 
@@ -148,7 +148,7 @@ def _heat_map(
     image: AxesImage = ax.imshow(values, **{**defaults, **kwargs})
     ax.set(xlabel=xlabel, ylabel=ylabel)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     ax.grid(False)
     if label is not None:
         bar = ax.figure.colorbar(image, ax=ax, label=label)

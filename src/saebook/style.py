@@ -129,7 +129,7 @@ class ThemedFigure:
         """A wide drawing scrolls on a phone, so it takes the keyboard's focus."""
         if self.width <= NARROW * PIXELS_PER_INCH:
             return 'class="themed-figure"'
-        return 'class="themed-figure wide" tabindex="0" role="region" aria-label="Figure"'
+        return 'class="themed-figure wide" tabindex="0" role="group" aria-label="Figure"'
 
     def _img(self, kind: str, uri: str, css: str) -> str:
         return (

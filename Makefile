@@ -1,0 +1,58 @@
+# `make book` and `make test` do all their own set-up. `make help` lists the rest.
+SHELL = /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup book test check-site lint format bench serve clean distclean
+
+VENV ?= .venv
+PYTHON ?=
+PORT ?= 8000
+RUN = "$(VENV)/bin/python"
+PYTHON_CODE = src tests tools benchmarks book
+
+help: ## List the commands
+	@echo "Sparse but Right: an executable book on sparse autoencoders."
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Settings: PYTHON=<interpreter, 3.11 to 3.13>  VENV=<folder>  PORT=<number, for serve>"
+
+setup: ## Make or mend the environment (the other commands do it by themselves)
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh tools/setup_env.sh
+
+book: setup ## Execute every chapter and build the site
+	@$(RUN) tools/build_book.py
+
+test: setup ## Run the tests of the library
+	@$(RUN) -m pytest
+
+check-site: setup ## Run the checks on the built site
+	@$(RUN) -m pytest tests/site
+
+lint: setup ## Check code, chapters, types and spelling
+	$(RUN) -m ruff check $(wildcard $(PYTHON_CODE))
+	$(RUN) -m ruff format --check $(wildcard $(PYTHON_CODE))
+	$(RUN) tools/chapters.py check
+	$(RUN) -m mypy
+	$(RUN) -m codespell_lib
+
+format: setup ## Format code and chapters
+	$(RUN) -m ruff check --fix-only $(wildcard $(PYTHON_CODE))
+	$(RUN) -m ruff format $(wildcard $(PYTHON_CODE))
+	$(RUN) tools/chapters.py format
+
+bench: setup ## Run every benchmark
+	@set -e; for file in benchmarks/[!_]*.py; do \
+	    echo "== $$file"; $(RUN) "$$file"; \
+	done
+
+serve: setup ## Serve the built site on this machine
+	@test -f _build/html/index.html || { echo "error: no site in _build/html. Run 'make book' first." >&2; exit 1; }
+	@echo "Serving the book at http://localhost:$(PORT)/ (Ctrl-C stops it)"
+	@$(RUN) -m http.server "$(PORT)" --bind 127.0.0.1 --directory _build/html
+
+clean: ## Remove the built site and all caches
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	find . -name .venv -prune -o -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## Remove the environment too
+	rm -rf .venv src/saebook.egg-info

@@ -1,0 +1,243 @@
+"""Collect the claims that chapters check, and print them as a ledger.
+
+`saebook.claims.check` leaves a JSON output beside each cell's HTML. This extension renders that
+output as a paragraph with an anchor, records it per page, and fills every `claims-ledger`
+directive once all pages have been read. Records live in Sphinx's environment, so the ledger is
+whole when chapters come from the cache or only one has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import myst_nb.core.render as myst_nb_render
+from docutils import nodes
+from reading_order import reading_order
+from sphinx import addnodes
+from sphinx.environment.collectors import EnvironmentCollector
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
+
+MIME = "application/vnd.saebook.claim+json"
+HEADERS = ("Claim", "Found", "Published", "Source", "Verdict")
+CITATION_KEY = re.compile(r"[a-z]+\d{4}[a-z]*")
+LOGGER = logging.getLogger(__name__)
+
+
+class ClaimNode(nodes.container):
+    """A claim in a chapter: attribute `claim` holds its record."""
+
+
+class LedgerNode(nodes.General, nodes.Element):
+    """Placeholder that becomes the ledger's tables."""
+
+
+class ClaimRenderer:
+    """A myst-nb renderer for the claims' media type."""
+
+    mime_priority_overrides = (("*", MIME, 1),)
+
+    @staticmethod
+    def handle_mime(renderer, data, inline):
+        if data.mime_type != MIME:
+            return None
+        claim = {
+            key: data.content[key]
+            for key in ("id", "statement", "value", "published", "source", "anchor", "holds")
+        }
+        node = ClaimNode(classes=["claim"], ids=[claim["anchor"]], claim=claim)
+        docname = renderer.renderer.sphinx_env.docname
+        verdict = nodes.inline("", "✓ Claim.", classes=["claim-verdict"])
+        paragraph = nodes.paragraph("", "", verdict, nodes.Text(f" {claim['statement']}"))
+        if claim["value"] != "–":
+            paragraph += [
+                nodes.Text(" "),
+                nodes.inline("", claim["value"], classes=["claim-value"]),
+            ]
+        paragraph += _published(claim, docname)
+        node += paragraph
+        return [node]
+
+
+def _published(claim: dict, docname: str) -> list[nodes.Node]:
+    parts: list[nodes.Node] = []
+    if claim["published"] != "–":
+        parts += [nodes.Text(f"published {claim['published']}")]
+    if claim["source"]:
+        parts += [nodes.Text(", ")] if parts else []
+        parts += [source_node(claim["source"], docname)]
+    return [nodes.Text(" ("), *parts, nodes.Text(")")] if parts else []
+
+
+def source_node(source: str, docname: str) -> nodes.Node:
+    """A reference to the bibliography when `source` looks like a citation key, else its text."""
+    if not CITATION_KEY.fullmatch(source):
+        return nodes.Text(source)
+    xref = addnodes.pending_xref(
+        "", refdomain="cite", reftype="t", reftarget=source, refdoc=docname, refwarn=True
+    )
+    xref += nodes.inline("", source)
+    return xref
+
+
+class ClaimsLedger(SphinxDirective):
+    """The `claims-ledger` directive: all claims of the book, chapter by chapter."""
+
+    def run(self):
+        records(self.env)["pages"].add(self.env.docname)
+        return [LedgerNode()]
+
+
+def records(env) -> dict:
+    """The environment's store: claims by page, and the pages that print a ledger."""
+    if not hasattr(env, "saebook_claims"):
+        env.saebook_claims = {"claims": {}, "pages": set(), "printed": ""}
+    return env.saebook_claims
+
+
+class ClaimsCollector(EnvironmentCollector):
+    """Keep the records in step with the pages: read, purged, or read in another process."""
+
+    def clear_doc(self, app, env, docname):
+        records(env)["claims"].pop(docname, None)
+        records(env)["pages"].discard(docname)
+
+    def process_doc(self, app, doctree):
+        docname = app.env.docname
+        claims = [node["claim"] for node in doctree.findall(ClaimNode)]
+        labels = app.env.get_domain("std")
+        for claim in claims:
+            labels.note_hyperlink_target(
+                claim["anchor"], docname, claim["anchor"], claim["statement"]
+            )
+        if claims:
+            records(app.env)["claims"][docname] = claims
+
+    def merge_other(self, app, env, docnames, other):
+        theirs = records(other)
+        records(env)["claims"].update(
+            {name: theirs["claims"][name] for name in docnames if name in theirs["claims"]}
+        )
+        records(env)["pages"].update(theirs["pages"] & set(docnames))
+
+
+def _claims_in_order(env) -> list[tuple[str, list[dict]]]:
+    claims = records(env)["claims"]
+    return [(docname, claims[docname]) for docname in reading_order(env) if docname in claims]
+
+
+def _update_ledgers(app, env):
+    """Warn of ids used twice; print the ledger again when a claim has changed."""
+    seen: dict[str, str] = {}
+    for docname, claims in _claims_in_order(env):
+        for claim in claims:
+            if claim["id"] in seen:
+                LOGGER.warning(
+                    "claim id %r is used in %s and %s",
+                    claim["id"],
+                    seen[claim["id"]],
+                    docname,
+                    location=docname,
+                )
+            seen[claim["id"]] = docname
+    state = hashlib.sha256(json.dumps(_claims_in_order(env), sort_keys=True).encode()).hexdigest()
+    changed = state != records(env)["printed"]
+    records(env)["printed"] = state
+    return sorted(records(env)["pages"]) if changed else []
+
+
+class PrintLedger(SphinxPostTransform):
+    """Replace each placeholder by the tables; before references are resolved (priority 10)."""
+
+    default_priority = 5
+
+    def run(self, **kwargs):
+        for node in list(self.document.findall(LedgerNode)):
+            node.replace_self(self._ledger())
+
+    def _ledger(self) -> list[nodes.Node]:
+        chapters = _claims_in_order(self.env)
+        total = sum(len(claims) for _, claims in chapters)
+        counted = f"{total} claim" if total == 1 else f"{total} claims"
+        intro = f"The book checks {counted}. Every one holds; else there would be no page to read."
+        out: list[nodes.Node] = [nodes.paragraph("", intro)]
+        for docname, claims in chapters:
+            out += [self._heading(docname), self._table(docname, claims)]
+        return out
+
+    def _heading(self, docname: str) -> nodes.rubric:
+        title = self.env.titles[docname].astext()
+        link = make_refnode(self.app.builder, self.env.docname, docname, "", nodes.Text(title))
+        return nodes.rubric("", "", link, **{"heading-level": 2, "level": 2})
+
+    def _table(self, docname: str, claims: list[dict]) -> nodes.table:
+        rows = [self._row(docname, claim) for claim in claims]
+        head = nodes.row("", *[nodes.entry("", nodes.paragraph("", header)) for header in HEADERS])
+        group = nodes.tgroup("", *[nodes.colspec(colwidth=1) for _ in HEADERS], cols=len(HEADERS))
+        group += [nodes.thead("", head), nodes.tbody("", *rows)]
+        return nodes.table("", group, classes=["colwidths-auto", "ledger"])
+
+    def _row(self, docname: str, claim: dict) -> nodes.row:
+        statement = make_refnode(
+            self.app.builder,
+            self.env.docname,
+            docname,
+            claim["anchor"],
+            nodes.Text(claim["statement"]),
+        )
+        source = (
+            source_node(claim["source"], self.env.docname) if claim["source"] else nodes.Text("–")
+        )
+        cells = (
+            statement,
+            nodes.Text(claim["value"]),
+            nodes.Text(claim["published"]),
+            source,
+            nodes.Text("✓ holds"),
+        )
+        return nodes.row("", *[nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells])
+
+
+def _write_json(app, exception):
+    """Leave the ledger beside the pages for machines to read."""
+    if exception is None and app.builder.format == "html":
+        ledger = [
+            {"page": docname, **claim}
+            for docname, claims in _claims_in_order(app.env)
+            for claim in claims
+        ]
+        Path(app.outdir, "claims.json").write_text(
+            json.dumps(ledger, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
+
+
+def _register_renderer() -> None:
+    """Add the renderer for this build; by itself myst-nb finds those of installed packages only."""
+    installed = myst_nb_render.load_mime_renders
+    if ClaimRenderer not in installed():
+        myst_nb_render.load_mime_renders = lambda: [*installed(), ClaimRenderer]
+
+
+def setup(app):
+    _register_renderer()
+    app.add_node(
+        ClaimNode,
+        html=(lambda self, n: self.visit_container(n), lambda self, n: self.depart_container(n)),
+    )
+    app.add_node(LedgerNode)
+    app.add_directive("claims-ledger", ClaimsLedger)
+    app.add_env_collector(ClaimsCollector)
+    app.add_post_transform(PrintLedger)
+    app.connect("env-updated", _update_ledgers)
+    app.connect("build-finished", _write_json)
+    return {
+        "version": "1",
+        "env_version": 1,
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

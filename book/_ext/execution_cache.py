@@ -1,0 +1,55 @@
+"""Key the cache of executed chapters by everything that a chapter's outputs depend on.
+
+jupyter-cache compares code cells only: a change of the library would leave stale outputs in the
+book. This extension keeps one cache for each state of the inputs. An unchanged rebuild executes
+nothing, an edit of the library executes every chapter, and reverting the edit finds the earlier
+cache again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+from pathlib import Path
+
+INPUTS = ("src/**/*.py", "requirements.txt", "pyproject.toml", "book/_data/**/*")
+KEPT = 5
+
+
+def inputs_digest(root: Path) -> str:
+    """Hex digest of the input files under `root`, names and contents, and of Python's version."""
+    digest = hashlib.sha256(platform.python_version().encode())
+    files = sorted({path for pattern in INPUTS for path in root.glob(pattern) if path.is_file()})
+    for path in files:
+        if "__pycache__" in path.parts or ".egg-info" in str(path):
+            continue
+        content = path.read_bytes()
+        digest.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def prune(caches: Path, *, keep: int = KEPT) -> None:
+    """Remove all but the `keep` most recently used caches."""
+    folders = sorted(
+        (p for p in caches.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True
+    )
+    for folder in folders[keep:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _use_cache_of_inputs(app, config) -> None:
+    config.execution_inputs_digest = inputs_digest(Path(app.srcdir))
+    caches = Path(app.outdir).parent / ".jupyter_cache"
+    cache = caches / config.execution_inputs_digest
+    cache.mkdir(parents=True, exist_ok=True)
+    cache.touch()
+    prune(caches)
+    config.nb_execution_cache_path = str(cache)
+
+
+def setup(app):
+    app.add_config_value("execution_inputs_digest", "", "env")
+    app.connect("config-inited", _use_cache_of_inputs)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

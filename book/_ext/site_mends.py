@@ -1,0 +1,84 @@
+"""Mend what the theme and its extensions leave faulty in the built pages.
+
+Each mend names the fault. Templates under `book/_templates` and `book/_static/saebook.css` hold
+the others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from docutils import nodes
+
+ADDRESS = "BOOK_BASEURL"
+
+_MENDS = (
+    # A list's children must be list items: bibliography entries call themselves doc-biblioentry.
+    (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
+    # A hidden cell's summary has a visible text; a different label hides it from voice control.
+    (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    # An empty header cell announces nothing; the corner of a DataFrame is one.
+    (re.compile(r"<th></th>"), "<td></td>"),
+    # Wide tables scroll on a phone, and what scrolls must take the keyboard's focus.
+    (re.compile(r'<table border="1" class="dataframe">'), '<table class="dataframe">'),
+    (
+        re.compile(r'(<table class="dataframe">.*?</table>)', re.DOTALL),
+        r'<div class="pst-scrollable-table-container" tabindex="0">\1</div>',
+    ),
+    # Row and column headers of DataFrames say which they are.
+    (re.compile(r"(<tr>\s*)<th>"), r'\1<th scope="row">'),
+)
+
+
+def _is_thebe(script) -> bool:
+    text = f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', '')}"
+    return "thebe" in text
+
+
+def _mend_page(app, pagename, templatename, context, doctree):
+    """Drop thebe's files, which fail without a kernel server, and mend the page's body."""
+    # The heading of the printed copy is empty on pages without a document, such as 404.
+    context["pagetitle"] = context.get("pagetitle") or context.get("title", "")
+    for name in ("script_files", "css_files"):
+        if name in context:
+            context[name] = [entry for entry in context[name] if not _is_thebe(entry)]
+    if "body" in context:
+        for pattern, replacement in _MENDS:
+            context["body"] = pattern.sub(replacement, context["body"])
+
+
+def _drop_thebe_nodes(app, doctree, docname):
+    """The book has no kernel server: no configuration scripts for one in its pages."""
+    for node in list(doctree.findall(nodes.raw)):
+        if "text/x-thebe-config" in node.astext():
+            node.parent.remove(node)
+
+
+def _place_site(app, config):
+    """The address of the published site, where one is given, sets the links that need it."""
+    address = os.environ.get(ADDRESS, "")
+    config.html_baseurl = address or config.html_baseurl
+    config.notfound_urls_prefix = urlsplit(config.html_baseurl).path or "/"
+    if not config.notfound_urls_prefix.endswith("/"):
+        config.notfound_urls_prefix += "/"
+
+
+def _light_without_scripts(app, exception):
+    """Give pages a theme before any script runs; "auto" has no colours of its own."""
+    if exception is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text(encoding="utf-8")
+            if 'data-theme="auto"' in text:
+                text = text.replace('data-theme="auto"', 'data-theme="light"', 1)
+                page.write_text(text, encoding="utf-8")
+
+
+def setup(app):
+    app.connect("build-finished", _light_without_scripts)
+    app.connect("config-inited", _place_site)
+    app.connect("doctree-resolved", _drop_thebe_nodes, priority=900)
+    app.connect("html-page-context", _mend_page, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,98 @@
+"""The library's imports point one way, as DESIGN says: no cycle, and each arrow only forwards."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "saebook"
+
+# A module may not reach any of these modules, directly or through others.
+FORBIDDEN = {
+    "style": {"*"},
+    "claims": {"*"},
+    "plots": {"worlds", "population", "architectures", "ensembles", "true_l0", "claims"},
+    "metrics": {"worlds", "population", "architectures", "ensembles", "true_l0", "claims", "style"},
+    "worlds": {"population", "architectures", "ensembles", "true_l0", "metrics", "style", "claims"},
+    "population": {"ensembles", "true_l0", "style", "claims"},
+    "architectures": {"ensembles", "true_l0", "worlds", "population", "style", "claims"},
+    "ensembles": {"true_l0", "worlds", "population", "style", "claims"},
+    "true_l0": {"style", "claims"},
+}
+PLOTS = {"plots", "_sweep_plots"}
+ARRAYS_ONLY = {"plots", "_sweep_plots", "metrics"}
+
+
+def imports(source):
+    """The dotted names that a module's source imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, ["saebook" if node.level else "", node.module or ""]))
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def siblings(source, modules):
+    """The modules of the library among a source's imports."""
+    parts = [name.split(".") for name in imports(source)]
+    return {part[1] for part in parts if part[0] == "saebook" and len(part) > 1} & set(modules)
+
+
+def reachable(graph, start):
+    """Every module that importing `start` also imports."""
+    seen, waiting = set(), [start]
+    while waiting:
+        new = graph.get(waiting.pop(), set()) - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def sources():
+    files = [file for file in PACKAGE.glob("*.py") if file.stem != "__init__"]
+    return {file.stem: file.read_text(encoding="utf-8") for file in files}
+
+
+SOURCES = sources()
+GRAPH = {name: siblings(source, SOURCES) for name, source in SOURCES.items()}
+
+
+def test_no_module_imports_itself_through_others():
+    assert not [name for name in GRAPH if name in reachable(GRAPH, name)]
+
+
+@pytest.mark.parametrize("name", sorted(set(FORBIDDEN) & set(SOURCES)))
+def test_arrows_point_forward_from(name):
+    reached = reachable(GRAPH, name)
+    forbidden = reached if "*" in FORBIDDEN[name] else reached & FORBIDDEN[name]
+    assert not forbidden
+
+
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - PLOTS))
+def test_nothing_in_the_library_draws_save_the_plots(name):
+    assert not reachable(GRAPH, name) & PLOTS
+
+
+@pytest.mark.parametrize("name", sorted(ARRAYS_ONLY & set(SOURCES)))
+def test_plots_and_metrics_know_arrays_only(name):
+    modules = {name} | reachable(GRAPH, name)
+    found = {top for module in modules for top in imports(SOURCES[module])}
+    assert not {
+        dotted for dotted in found if dotted.split(".")[0] in {"sae_lens", "transformer_lens"}
+    }
+
+
+def test_a_planted_import_is_found():
+    body = ("from saebook.worlds import World", "from . import plots", "import sae_lens.saes")
+    source = "def f():\n" + "".join(f"    {line}\n" for line in body)
+    assert siblings(source, {"worlds", "plots", "style"}) == {"worlds", "plots"}
+    assert "sae_lens.saes" in imports(source)
+
+
+def test_reaching_goes_through_other_modules():
+    graph = {"a": {"b"}, "b": {"c"}, "c": set(), "d": {"d"}}
+    assert reachable(graph, "a") == {"b", "c"}
+    assert reachable(graph, "d") == {"d"}

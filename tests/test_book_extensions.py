@@ -1,0 +1,140 @@
+"""The book's Sphinx extensions: the cache follows its inputs, and pages are mended."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
+
+
+@pytest.fixture
+def extension(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXTENSIONS))
+    loaded = set(sys.modules)
+    yield importlib.import_module
+    for name in {path.stem for path in EXTENSIONS.glob("*.py")} - loaded:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "src" / "saebook").mkdir(parents=True)
+    (tmp_path / "src" / "saebook" / "worlds.py").write_text("x = 1\n")
+    (tmp_path / "requirements.txt").write_text("torch==2.13.0\n")
+    return tmp_path
+
+
+def test_the_digest_follows_the_library_and_finds_back(extension, project):
+    digest = extension("execution_cache").inputs_digest
+    module = project / "src" / "saebook" / "worlds.py"
+    before = digest(project)
+    module.write_text("x = 2\n")
+    assert digest(project) != before
+    module.write_text("x = 1\n")
+    assert digest(project) == before
+
+
+@pytest.mark.parametrize(
+    "path", ["src/saebook/new.py", "requirements.txt", "pyproject.toml", "book/_data/text.txt"]
+)
+def test_the_digest_covers(extension, project, path):
+    digest = extension("execution_cache").inputs_digest
+    before = digest(project)
+    (project / path).parent.mkdir(parents=True, exist_ok=True)
+    (project / path).write_text("changed")
+    assert digest(project) != before
+
+
+@pytest.mark.parametrize("path", ["book/intro.md", "README.md", "tests/test_x.py", "_config.yml"])
+def test_the_digest_leaves_out(extension, project, path):
+    digest = extension("execution_cache").inputs_digest
+    before = digest(project)
+    (project / path).parent.mkdir(parents=True, exist_ok=True)
+    (project / path).write_text("changed")
+    assert digest(project) == before
+
+
+def test_a_renamed_module_changes_the_digest(extension, project):
+    digest = extension("execution_cache").inputs_digest
+    before = digest(project)
+    (project / "src" / "saebook" / "worlds.py").rename(project / "src" / "saebook" / "other.py")
+    assert digest(project) != before
+
+
+def test_the_oldest_caches_are_pruned(extension, tmp_path):
+    for age in range(7):
+        (tmp_path / f"cache{age}").mkdir()
+        os.utime(tmp_path / f"cache{age}", (1000 - age, 1000 - age))
+    extension("execution_cache").prune(tmp_path, keep=5)
+    assert {path.name for path in tmp_path.iterdir()} == {f"cache{age}" for age in range(5)}
+
+
+def mended(extension, body):
+    context = {"body": body}
+    extension("site_mends")._mend_page(None, "page", "page.html", context, None)
+    return context["body"]
+
+
+def test_bibliography_entries_become_list_items(extension):
+    assert mended(extension, '<div role="doc-biblioentry">') == '<div role="listitem">'
+
+
+def test_the_corner_of_a_table_is_no_empty_header(extension):
+    table = (
+        '<table border="1" class="dataframe"><thead><tr style="x"><th></th><th>a</th></tr></thead>'
+        "<tbody><tr><th>0</th><td>1</td></tr></tbody></table>"
+    )
+    html = mended(extension, table)
+    assert '<tr style="x"><td></td><th>a</th>' in html
+    assert '<th scope="row">0</th>' in html
+    assert html.startswith('<div class="pst-scrollable-table-container" tabindex="0"><table')
+
+
+def test_scripts_of_a_kernel_server_are_dropped(extension):
+    script = SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={})
+    other = SimpleNamespace(filename="_static/doctools.js", attributes={})
+    context = {"script_files": [script, other], "css_files": []}
+    extension("site_mends")._mend_page(None, "page", "page.html", context, None)
+    assert context["script_files"] == [other]
+
+
+@pytest.mark.parametrize(
+    ("address", "prefix"),
+    [("", "/"), ("https://example.org/", "/"), ("https://example.org/book", "/book/")],
+)
+def test_the_404_page_follows_the_address_of_the_site(extension, monkeypatch, address, prefix):
+    monkeypatch.setenv("BOOK_BASEURL", address)
+    config = SimpleNamespace(html_baseurl="")
+    extension("site_mends")._place_site(None, config)
+    assert config.notfound_urls_prefix == prefix
+
+
+def test_a_citation_key_becomes_a_reference_and_other_sources_stay_text(extension):
+    ledger = extension("claims_ledger")
+    assert ledger.source_node("chanin2025sparse", "page")["reftarget"] == "chanin2025sparse"
+    assert ledger.source_node("Section 3 of 2025", "page").astext() == "Section 3 of 2025"
+
+
+def test_the_ledger_reads_what_claims_write(extension):
+    from saebook import claims
+
+    assert extension("claims_ledger").MIME == claims.MIME
+
+
+def test_records_of_pages_read_in_another_process_are_merged(extension):
+    ledger = extension("claims_ledger")
+    ours, theirs = SimpleNamespace(), SimpleNamespace()
+    ledger.records(ours)["claims"]["a"] = [{"id": "one"}]
+    ledger.records(theirs)["claims"].update({"b": [{"id": "two"}], "stale": [{"id": "old"}]})
+    ledger.records(theirs)["pages"].update({"b", "stale"})
+    collector = ledger.ClaimsCollector()
+    collector.merge_other(None, ours, {"b"}, theirs)
+    assert ledger.records(ours)["claims"] == {"a": [{"id": "one"}], "b": [{"id": "two"}]}
+    assert ledger.records(ours)["pages"] == {"b"}
+    collector.clear_doc(None, ours, "b")
+    assert ledger.records(ours)["claims"] == {"a": [{"id": "one"}]}
+    assert ledger.records(ours)["pages"] == set()

@@ -1,0 +1,169 @@
+"""The ledger refuses false claims and bad arguments, and carries what it was given."""
+
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from saebook import claims
+
+
+@pytest.fixture(autouse=True)
+def empty_ledger(monkeypatch):
+    monkeypatch.setattr(claims, "_checked", {})
+
+
+def test_a_true_claim_is_returned_with_its_arguments():
+    claim = claims.check(
+        "low-k", "Error is lower", True, value=1.5, published=2, source="chanin2025sparse"
+    )
+    assert (claim.id, claim.statement, claim.value, claim.published) == (
+        "low-k",
+        "Error is lower",
+        1.5,
+        2,
+    )
+    assert claim.source == "chanin2025sparse"
+    assert claim.anchor == "claim-low-k"
+
+
+def test_a_claim_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        claims.check("fixed", "Fixed", True).value = 1
+
+
+def test_a_false_claim_raises_with_id_statement_and_value():
+    with pytest.raises(
+        claims.ClaimError, match=r"'low-k' is false: Error is lower \(value found: 3.14\)"
+    ):
+        claims.check("low-k", "Error is lower", False, value=3.14159)
+
+
+@pytest.mark.parametrize(
+    "holds", [True, np.True_, np.array(True), torch.tensor(True), np.float64(1) < 2]
+)
+def test_single_booleans_of_python_numpy_and_torch_are_accepted(holds):
+    assert claims.check("kind", "Any Boolean", holds).id == "kind"
+
+
+@pytest.mark.parametrize("holds", [False, np.False_, torch.tensor(False)])
+def test_false_of_every_kind_raises(holds):
+    with pytest.raises(claims.ClaimError):
+        claims.check("kind", "Any Boolean", holds)
+
+
+@pytest.mark.parametrize(
+    "holds", [1, 0.0, None, "yes", [True], np.array([True]), torch.tensor([True, False])]
+)
+def test_anything_else_is_not_a_verdict(holds):
+    with pytest.raises(TypeError, match=r"holds is .*expected a single Boolean"):
+        claims.check("kind", "Any Boolean", holds)
+
+
+@pytest.mark.parametrize("id", ["", "Low-K", "low k", "-low", "low--k", "low-"])
+def test_an_id_must_be_a_slug(id):
+    with pytest.raises(ValueError, match=r"id is .*expected lower-case words"):
+        claims.check(id, "Statement", True)
+
+
+@pytest.mark.parametrize("statement", ["", "  "])
+def test_a_statement_must_say_something(statement):
+    with pytest.raises(ValueError, match=r"statement is .*expected a string"):
+        claims.check("id", statement, True)
+
+
+def test_a_source_must_say_something():
+    with pytest.raises(ValueError, match="source is ''"):
+        claims.check("id", "Statement", True, source="")
+
+
+@pytest.mark.parametrize("value", [True, object(), torch.ones(2, 2), [[1.0]], {"a": 1}])
+@pytest.mark.parametrize("name", ["value", "published"])
+def test_values_are_numbers_strings_or_lists_of_them(name, value):
+    with pytest.raises(TypeError, match=rf"(?s){name} is .*expected a number"):
+        claims.check("id", "Statement", True, **{name: value})
+
+
+def test_scalars_and_vectors_become_python_values():
+    assert claims.check("scalar", "S", True, value=torch.tensor(2.5)).value == 2.5
+    assert claims.check("numpy", "S", True, value=np.float32(0.5)).value == 0.5
+    assert claims.check("vector", "S", True, value=torch.tensor([1, 2])).value == (1, 2)
+    assert claims.check("list", "S", True, value=[1, np.float64(2.5), "x"]).value == (1, 2.5, "x")
+
+
+def test_two_claims_may_not_share_an_id():
+    claims.check("same", "One", True)
+    with pytest.raises(ValueError, match=r"id is 'same'.*it names the claim 'One'"):
+        claims.check("same", "Another", True)
+
+
+def test_a_cell_that_is_run_again_may_check_its_claim_again():
+    claims.check("same", "One", True, value=1)
+    assert claims.check("same", "One", True, value=2).value == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (0.85714, "0.857"),
+        (-0.5, "−0.5"),
+        (0.0, "0"),
+        (48, "48"),
+        (14648, "14,648"),
+        (14648.4, "14,648"),
+        (0.00002, "2.0e−05"),
+        (float("inf"), "inf"),
+        ("none", "none"),
+        ((1, -2.5), "1, −2.5"),
+    ],
+)
+def test_values_are_formatted_for_reading(value, shown):
+    assert claims.format_value(value) == shown
+
+
+def test_html_escapes_its_text_and_carries_the_anchor():
+    line = claims.check(
+        "escape", "a < b & c", True, value="<i>", published=1, source="a <key>"
+    ).html()
+    assert 'id="claim-escape"' in line
+    assert "a &lt; b &amp; c" in line
+    assert "&lt;i&gt;" in line
+    assert "a &lt;key&gt;" in line
+
+
+def test_nothing_is_shown_outside_a_notebook(capsys):
+    claims.check("quiet", "Quiet", True)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_gets_text_html_and_json(monkeypatch):
+    shown = []
+    display = types.SimpleNamespace(display=lambda bundle, raw: shown.append((bundle, raw)))
+    shell = types.SimpleNamespace(kernel=object())
+    fake = types.SimpleNamespace(get_ipython=lambda: shell, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", fake)
+    claims.check("shown", "Shown", True, value=[1, 2.25], published=2.73, source="Section 3")
+    ((bundle, raw),) = shown
+    assert raw
+    assert bundle[claims.MIME] == {
+        "id": "shown",
+        "statement": "Shown",
+        "value": "1, 2.25",
+        "published": "2.73",
+        "source": "Section 3",
+        "anchor": "claim-shown",
+        "holds": True,
+    }
+    assert bundle["text/plain"] == "✓ Claim. Shown: 1, 2.25 (published 2.73)"
+    assert "claim-shown" in bundle["text/html"]
+
+
+def test_the_ledger_needs_no_heavy_import():
+    code = (
+        "import sys, saebook.claims as c; c.check('a', 'A', True); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
