@@ -20,14 +20,13 @@ from saebook._selection import KthLargest
 
 @dataclass(kw_only=True)
 class Stage:
-    """What a gate sees of the SAEs `rows` at one training step.
+    """What a gate sees of a stack at one training step.
 
     `pre` and `acts` are `(saes, d_sae, batch)`; `mask` is 1 where a latent is active; `spare` is scratch of
     the same shape. `norm` and `dead` are `(saes, d_sae)`. A gate adds to the gradients `d_norm` and
     `d_threshold`, both `(saes, d_sae)`.
     """
 
-    rows: slice
     step: int
     pre: Tensor
     acts: Tensor
@@ -65,8 +64,8 @@ class Gate:
     def half_coefficients(self, stage: Stage) -> Tensor:
         """Half of the sparsity coefficient in force after its linear warm-up, `(saes, 1, 1)`."""
         name = self.coefficient_name
-        warm = [getattr(cfg, f"{name}_warm_up_steps") for cfg in self.cfgs[stage.rows]]
-        final = [getattr(cfg, f"{name}_coefficient") for cfg in self.cfgs[stage.rows]]
+        warm = [getattr(cfg, f"{name}_warm_up_steps") for cfg in self.cfgs]
+        final = [getattr(cfg, f"{name}_coefficient") for cfg in self.cfgs]
         ramp = [min(1.0, stage.step / w) if w > 0 else 1.0 for w in warm]
         return self.column([0.5 * c * r for c, r in zip(final, ramp, strict=True)])
 
@@ -98,7 +97,7 @@ class TopKGate(Gate):
     varying = {"k", "aux_loss_coefficient", "use_sparse_activations"}
 
     def forward(self, stage: Stage) -> None:
-        for i, cfg in enumerate(self.cfgs[stage.rows]):
+        for i, cfg in enumerate(self.cfgs):
             kept = stage.pre[i].T.contiguous().topk(cfg.k, dim=-1, sorted=False).indices
             stage.spare[i].zero_().scatter_(0, kept.T, 1)
         torch.gt(stage.pre, 0, out=stage.mask)
@@ -136,8 +135,8 @@ class BatchTopKGate(TopKGate):
     def forward(self, stage: Stage) -> None:
         flat = stage.pre.flatten(1)  # (saes, d_sae · batch)
         batch = stage.pre.shape[-1]
-        ranks = [int(self.k(cfg, stage.step) * batch) for cfg in self.cfgs[stage.rows]]
-        kth = self.select(flat, ranks, stage.rows.start)
+        ranks = [int(self.k(cfg, stage.step) * batch) for cfg in self.cfgs]
+        kth = self.select(flat, ranks)
         torch.ge(stage.pre, kth.clamp(min=self.smallest)[:, None, None], out=stage.mask)
         torch.mul(stage.pre, stage.mask, out=stage.acts)
         self.track_threshold(stage, kth)
@@ -147,10 +146,8 @@ class BatchTopKGate(TopKGate):
         smallest = kth.double()
         for i in (kth <= 0).nonzero().flatten().tolist():  # fewer positive pre-activations than places
             positive = stage.acts[i][stage.acts[i] > 0]
-            smallest[i] = positive.amin() if len(positive) else self.topk_threshold[stage.rows][i]
-        lr = self.threshold_lr[stage.rows]
-        if len(smallest):
-            self.topk_threshold[stage.rows] = (1 - lr) * self.topk_threshold[stage.rows] + lr * smallest
+            smallest[i] = positive.amin() if len(positive) else self.topk_threshold[i]
+        self.topk_threshold.lerp_(smallest, self.threshold_lr)
 
 
 class ScheduledBatchTopKGate(BatchTopKGate):
@@ -194,7 +191,7 @@ class JumpReLUGate(Gate):
 
     def backward(self, stage: Stage, d_acts: Tensor) -> None:
         assert stage.threshold is not None and stage.d_threshold is not None
-        cfgs = self.cfgs[stage.rows]
+        cfgs = self.cfgs
         threshold = stage.threshold.to(stage.pre.dtype)[:, :, None]
         bandwidth = self.column([cfg.jumprelu_bandwidth for cfg in cfgs])
         near = (stage.pre - threshold).div_(bandwidth)
@@ -212,7 +209,7 @@ class JumpReLUGate(Gate):
         self._add_pre_act_loss(stage, d_acts, threshold)
 
     def _add_tanh_penalty(self, stage: Stage, d_acts: Tensor, half: Tensor) -> None:
-        scale = self.column([cfg.jumprelu_tanh_scale for cfg in self.cfgs[stage.rows]])
+        scale = self.column([cfg.jumprelu_tanh_scale for cfg in self.cfgs])
         norm = stage.norm[:, :, None]
         slope = (stage.acts * (scale * norm)).tanh_().square_().neg_().add_(1).mul_(half * scale)
         stage.d_norm += (slope * stage.acts).sum(-1)
@@ -220,14 +217,14 @@ class JumpReLUGate(Gate):
 
     def _l0_penalty_slope(self, stage: Stage) -> Tensor | float:
         """Derivative of the penalty by a sample's L0: 1, or 4/target · (L0 − target) if quadratic."""
-        cfgs = self.cfgs[stage.rows]
+        cfgs = self.cfgs
         if cfgs[0].jumprelu_sparsity_loss_mode == "step":
             return 1.0
         target = self.column([cfg.target_l0 for cfg in cfgs])
         return 4 / target * (stage.mask.sum(1, keepdim=True) - target)
 
     def _add_pre_act_loss(self, stage: Stage, d_pre: Tensor, threshold: Tensor) -> None:
-        coefficients = [cfg.pre_act_loss_coefficient or 0.0 for cfg in self.cfgs[stage.rows]]
+        coefficients = [cfg.pre_act_loss_coefficient or 0.0 for cfg in self.cfgs]
         if not any(coefficients) or not bool(stage.dead.any()):
             return
         assert stage.d_threshold is not None

@@ -1,15 +1,20 @@
-"""The k-th largest entry of each row of a large matrix, made cheap by remembering the last answer.
+"""The k-th largest entry of each row of a large matrix, made cheap by remembering past answers.
 
 BatchTopK keeps the largest `k · batch` pre-activations of a batch, so it needs one order statistic of
-`batch · d_sae` numbers per SAE and step. Between two steps this number hardly moves. A narrow bracket round
-the last answer therefore holds it nearly always, and only the few entries inside the bracket are sorted out.
+`batch · d_sae` numbers per SAE and step. From step to step this number stays within a range. Only the few
+entries in that range are sorted out; a full partition serves where the range is missed.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
+
+RELAX = 0.01  # how fast the remembered range closes round the latest answer
+MARGIN = 0.3  # how far beyond the remembered range to look, as a share of it
 
 
 class KthLargest:
@@ -20,48 +25,50 @@ class KthLargest:
     """
 
     def __init__(self, n_rows: int) -> None:
-        self._last = np.zeros(n_rows)
-        self._width = np.full(n_rows, -1.0)  # negative: nothing remembered yet
+        self._low = np.full(n_rows, np.nan)
+        self._high = np.full(n_rows, np.nan)
+        self._flags = torch.empty(0, dtype=torch.bool)  # reused: fresh memory costs more than the work
 
-    def __call__(self, values: Tensor, ranks: list[int], first_row: int = 0) -> Tensor:
+    def __call__(self, values: Tensor, ranks: list[int]) -> Tensor:
         """Return the `ranks[i]`-th largest entry of `values[i]`, for each row.
 
         Args:
             values: `(rows, n)`, contiguous.
             ranks: one rank a row, from 1 (the largest) to n.
-            first_row: which of the `n_rows` remembered rows `values[0]` is.
 
         Returns:
             `(rows,)`, of the dtype and device of `values`.
         """
         if values.device.type != "cpu":
-            found = [row.topk(k, sorted=False).values.amin() for row, k in zip(values, ranks, strict=True)]
-            return torch.stack(found)
-        rows = slice(first_row, first_row + len(ranks))
-        found = _from_brackets(values, ranks, self._last[rows], self._width[rows])
+            pairs = zip(values, ranks, strict=True)
+            return torch.stack([row.topk(k, sorted=False).values.amin() for row, k in pairs])
+        margin = MARGIN * (self._high - self._low)
+        found = self._in_brackets(values, ranks, self._low - margin, self._high + margin)
         array = values.numpy()
         for i in np.flatnonzero(np.isnan(found)):
             found[i] = np.partition(array[i], -ranks[i])[-ranks[i]]
-        moved = np.abs(found - self._last[rows])
-        self._width[rows] = np.maximum(5 * moved, 0.95 * self._width[rows])
-        self._last[rows] = found
+        self._low = np.fmin(found, self._low + RELAX * (found - self._low))
+        self._high = np.fmax(found, self._high + RELAX * (found - self._high))
         return torch.from_numpy(found).to(values.dtype)
 
-
-def _from_brackets(values: Tensor, ranks: list[int], last: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """The order statistics that lie in `last ± width`; NaN where one does not."""
-    found = np.full(len(ranks), np.nan)
-    if (width < 0).any():
+    def _in_brackets(
+        self, values: Tensor, ranks: list[int], low: np.ndarray, high: np.ndarray
+    ) -> np.ndarray:
+        """The order statistics that lie between `low` and `high`; NaN where one does not."""
+        found = np.full(len(ranks), np.nan)
+        if np.isnan(low).any():
+            return found
+        if self._flags.numel() < 2 * values.numel():
+            self._flags = torch.empty(2 * values.numel(), dtype=torch.bool)
+        above, inside = self._flags[: 2 * values.numel()].view(2, *values.shape)
+        torch.gt(values, torch.from_numpy(high).to(values.dtype)[:, None], out=above)
+        torch.gt(values, torch.from_numpy(low).to(values.dtype)[:, None], out=inside)
+        inside.logical_xor_(above)
+        flat = values.view(-1).numpy()
+        where = np.flatnonzero(inside.view(-1).numpy())
+        ends = np.searchsorted(where, np.arange(len(ranks) + 1) * values.shape[1])
+        for i, (start, end) in enumerate(pairwise(ends)):
+            rank = ranks[i] - np.count_nonzero(above[i].numpy())
+            if 0 < rank <= end - start:
+                found[i] = np.partition(flat[where[start:end]], -rank)[-rank]
         return found
-    low, high = (torch.from_numpy(b).to(values.dtype)[:, None] for b in (last - width, last + width))
-    above = values > high
-    inside = (values > low).logical_xor_(above)
-    flat = values.view(-1).numpy()
-    where = np.flatnonzero(inside.view(-1).numpy())
-    ends = np.searchsorted(where, np.arange(len(ranks) + 1) * values.shape[1])
-    for i, k in enumerate(ranks):
-        rank = k - np.count_nonzero(above[i].numpy())
-        candidates = flat[where[ends[i] : ends[i + 1]]]
-        if 0 < rank <= len(candidates):
-            found[i] = np.partition(candidates, -rank)[-rank]
-    return found

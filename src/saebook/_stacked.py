@@ -19,45 +19,29 @@ MAX_GRAD_NORM = 1.0  # sae-lens clips each SAE's gradient to this norm
 
 
 class Stack:
-    """Weights, gradients and optimizer state of `n_saes` SAEs of one architecture and shape.
+    """Weights, gradients and optimizer state of a few SAEs of one architecture and shape.
 
     Args:
         saes: freshly initialised sae-lens training SAEs; their weights are copied.
-        batch_size: rows of every batch.
         device: where to train.
         dead_feature_window: a latent silent for more than this many steps is dead.
-        workspace_bytes: scratch memory; SAEs that do not fit take turns within each step.
     """
 
     def __init__(
-        self,
-        saes: Sequence[Any],
-        *,
-        batch_size: int,
-        device: torch.device,
-        dead_feature_window: int,
-        workspace_bytes: float,
+        self, saes: Sequence[Any], *, device: torch.device, dead_feature_window: int
     ) -> None:
         self.cfgs = [sae.cfg for sae in saes]
         self.dead_feature_window = dead_feature_window
         self.weights = _gather(saes, device)
         self.flat = [torch.cat([w.flatten() for w in group]) for group in self._dtype_groups()]
         self.weights = self._views(self.flat)
-        self.flat_grad = [torch.zeros_like(flat) for flat in self.flat]
-        self.grads = self._views(self.flat_grad)
-        for flat, grad in zip(self.flat, self.flat_grad, strict=True):
+        flat_grads = [torch.zeros_like(flat) for flat in self.flat]
+        self.grads = self._views(flat_grads)
+        for flat, grad in zip(self.flat, flat_grads, strict=True):
             flat.grad = grad
         self.optimizer = torch.optim.Adam(self.flat, fused=True)
         self.gate = GATES[self.cfgs[0].architecture()](self.cfgs, self.weights["W_dec"])
-        n_saes, d_sae, d_in = self.weights["W_dec"].shape
-        self.since_fired = torch.zeros(n_saes, d_sae, device=device)
-        size = self.weights["W_dec"].element_size()
-        each = size * (batch_size * (4 * d_sae + d_in) + 3 * d_sae * d_in)
-        chunk = max(1, min(n_saes, int(workspace_bytes / each)))
-        n_chunks = -(-n_saes // chunk)
-        ends = [round(i * n_saes / n_chunks) for i in range(n_chunks + 1)]
-        self.chunks = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-        self.scratch = _Scratch(self.weights["W_dec"], max(c.stop - c.start for c in self.chunks), batch_size)
+        self.since_fired = torch.zeros(self.weights["b_enc"].shape, device=device)
 
     def _dtype_groups(self) -> list[list[Tensor]]:
         groups: dict[torch.dtype, list[Tensor]] = {}
@@ -76,13 +60,10 @@ class Stack:
         return views
 
     @torch.no_grad()
-    def train_step(self, x: Tensor, step: int, lr: float) -> None:
-        """Move every SAE by one step of Adam on the batch `x (batch, d_in)`."""
-        x_t = x.T.contiguous()
-        x_sum = x.sum(0)
-        for rows in self.chunks:
-            self._gradients(rows, x, x_t, x_sum, step)
-        self._clip(2 / x.shape[0])
+    def train_step(self, batch: Batch, scratch: Scratch, step: int, lr: float) -> None:
+        """Move every SAE by one step of Adam."""
+        self._gradients(batch, scratch.first(len(self.cfgs)), step)
+        self._clip(2 / len(batch.x))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -116,56 +97,52 @@ class Stack:
                 getattr(sae, name).data.copy_(trained)
         self.gate.write_back(saes, last_step)
 
-    def _gradients(self, rows: slice, x: Tensor, x_t: Tensor, x_sum: Tensor, step: int) -> None:
-        """Fill the gradients of some SAEs, in units of `2 / batch`."""
-        w = {name: weight[rows] for name, weight in self.weights.items()}
-        g = {name: grad[rows] for name, grad in self.grads.items()}
-        buffer = self.scratch.first(rows.stop - rows.start)
+    def _gradients(self, batch: Batch, buffer: dict[str, Tensor], step: int) -> None:
+        """Fill the gradients, in units of `2 / batch`."""
+        w, g = self.weights, self.grads
         norm = w["W_dec"].norm(dim=-1)  # (saes, d_sae)
-        scale = norm if self.gate.rescales_by_norm and self.cfgs[0].rescale_acts_by_decoder_norm else None
+        rescaled = self.gate.rescales_by_norm and self.cfgs[0].rescale_acts_by_decoder_norm
+        scale = norm if rescaled else None
         enc, dec = _rescaled(w["W_enc"], w["W_dec"], scale, buffer)
-        stage = self._stage(rows, step, w, g, norm, buffer)
+        stage = self._stage(step, norm, buffer)
 
-        torch.mm(enc.flatten(0, 1), x.T, out=stage.pre.flatten(0, 1))  # product 1: encode
-        stage.pre += self._encoder_bias(w, enc, scale)[:, :, None]
+        torch.mm(enc.flatten(0, 1), batch.x.T, out=stage.pre.flatten(0, 1))  # product 1: encode
+        stage.pre += self._encoder_bias(enc, scale)[:, :, None]
         self.gate.forward(stage)
         error = torch.bmm(dec.transpose(1, 2), stage.acts, out=buffer["error"])  # product 2: decode
         error += w["b_dec"][:, :, None]
-        error -= x_t  # (saes, d_in, batch)
+        error -= batch.x_t  # (saes, d_in, batch)
         acts_sum = stage.acts.sum(-1)
         torch.bmm(stage.acts, error.transpose(1, 2), out=g["W_dec"])  # product 3: decoder gradient
         d_pre = torch.bmm(dec, error, out=stage.spare)  # product 4: back through the decoder
         self.gate.backward(stage, d_pre)
         self._add_auxiliary_loss(stage, dec, error, d_pre, g["W_dec"])
-        torch.mm(d_pre.flatten(0, 1), x, out=g["W_enc"].flatten(0, 1))  # product 5: encoder gradient
-        self._finish(w, g, stage, enc, dec, scale, d_pre.sum(-1), acts_sum, x_sum, x.shape[0])
-        self.since_fired[rows] += 1
-        self.since_fired[rows].masked_fill_(stage.acts.amax(-1) > 0, 0)
+        torch.mm(d_pre.flatten(0, 1), batch.x, out=g["W_enc"].flatten(0, 1))  # product 5
+        self._finish(batch, stage, enc, dec, scale, d_pre.sum(-1), acts_sum)
+        self.since_fired += 1
+        self.since_fired.masked_fill_(stage.acts.amax(-1) > 0, 0)
 
-    def _stage(
-        self, rows: slice, step: int, w: dict[str, Tensor], g: dict[str, Tensor], norm: Tensor, buffer: Any
-    ) -> Stage:
-        if "threshold" in g:
-            g["threshold"].zero_()
+    def _stage(self, step: int, norm: Tensor, buffer: dict[str, Tensor]) -> Stage:
+        if "threshold" in self.grads:
+            self.grads["threshold"].zero_()
         return Stage(
-            rows=rows,
             step=step,
             pre=buffer["pre"],
             acts=buffer["acts"],
             mask=buffer["mask"],
             spare=buffer["spare"],
             norm=norm,
-            dead=self.since_fired[rows] > self.dead_feature_window,
-            threshold=w.get("threshold"),
+            dead=self.since_fired > self.dead_feature_window,
+            threshold=self.weights.get("threshold"),
             d_norm=torch.zeros_like(norm),
-            d_threshold=g.get("threshold"),
+            d_threshold=self.grads.get("threshold"),
         )
 
-    def _encoder_bias(self, w: dict[str, Tensor], enc: Tensor, scale: Tensor | None) -> Tensor:
+    def _encoder_bias(self, enc: Tensor, scale: Tensor | None) -> Tensor:
         """The bias of the pre-activations once `b_dec` is no longer subtracted from the input."""
-        bias = w["b_enc"] if scale is None else w["b_enc"] * scale
+        bias = self.weights["b_enc"] if scale is None else self.weights["b_enc"] * scale
         if self.cfgs[0].apply_b_dec_to_input:
-            bias = bias - torch.bmm(enc, w["b_dec"][:, :, None])[:, :, 0]
+            bias = bias - torch.bmm(enc, self.weights["b_dec"][:, :, None])[:, :, 0]
         return bias
 
     def _add_auxiliary_loss(
@@ -177,7 +154,7 @@ class Stack:
         k_most = dec.shape[-1] // 2
         for i in stage.dead.any(-1).nonzero().flatten().tolist():
             dead = stage.dead[i].nonzero().flatten()
-            weight = self.cfgs[stage.rows][i].aux_loss_coefficient * min(len(dead) / k_most, 1.0)
+            weight = self.cfgs[i].aux_loss_coefficient * min(len(dead) / k_most, 1.0)
             acts, atoms = stage.pre[i, dead], dec[i, dead]
             if len(dead) > k_most:
                 kept = acts.topk(k_most, dim=0, sorted=False).indices
@@ -191,19 +168,18 @@ class Stack:
 
     def _finish(
         self,
-        w: dict[str, Tensor],
-        g: dict[str, Tensor],
+        batch: Batch,
         stage: Stage,
         enc: Tensor,
         dec: Tensor,
         scale: Tensor | None,
         d_bias: Tensor,
         acts_sum: Tensor,
-        x_sum: Tensor,
-        batch: int,
     ) -> None:
         """Carry the gradients over from the rescaled weights to the weights themselves."""
-        g["b_dec"].copy_(torch.bmm(acts_sum[:, None], dec)[:, 0]).add_(w["b_dec"], alpha=batch).sub_(x_sum)
+        w, g = self.weights, self.grads
+        g["b_dec"].copy_(torch.bmm(acts_sum[:, None], dec)[:, 0])
+        g["b_dec"].add_(w["b_dec"], alpha=len(batch.x)).sub_(batch.x_sum)
         if self.cfgs[0].apply_b_dec_to_input:
             g["b_dec"] -= torch.bmm(d_bias[:, None], enc)[:, 0]
             g["W_enc"].baddbmm_(d_bias[:, :, None], w["b_dec"][:, None], alpha=-1)
@@ -223,17 +199,33 @@ class Stack:
             grad.mul_(factor.to(grad.dtype).view(-1, *[1] * (grad.ndim - 1)))
 
 
-class _Scratch:
-    """Buffers for the SAEs at work, allocated once."""
+class Batch:
+    """A batch `x (batch, d_in)` with its transpose, contiguous, and its sum over the samples."""
 
-    def __init__(self, like: Tensor, n_saes: int, batch: int) -> None:
-        _, d_sae, d_in = like.shape
-        self.buffers = {
-            name: like.new_empty(n_saes, d_sae, batch) for name in ("pre", "acts", "mask", "spare")
-        }
-        self.buffers["error"] = like.new_empty(n_saes, d_in, batch)
-        self.buffers["enc"] = like.new_empty(n_saes, d_sae, d_in)
-        self.buffers["dec"] = like.new_empty(n_saes, d_sae, d_in)
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.x_t = x.T.contiguous()
+        self.x_sum = x.sum(0)
+
+
+class Scratch:
+    """Buffers for the SAEs at work, allocated once: fresh memory would cost more than the work.
+
+    Args:
+        like: a tensor of the dtype and device wanted.
+        n_saes: most SAEs that are at work at once.
+        batch, d_sae, d_in: sizes.
+    """
+
+    def __init__(self, like: Tensor, n_saes: int, *, batch: int, d_sae: int, d_in: int) -> None:
+        sizes = dict.fromkeys(("pre", "acts", "mask", "spare"), (d_sae, batch))
+        sizes |= {"error": (d_in, batch), "enc": (d_sae, d_in), "dec": (d_sae, d_in)}
+        self.buffers = {name: like.new_empty(n_saes, *size) for name, size in sizes.items()}
+
+    @staticmethod
+    def bytes_per_sae(element_size: int, *, batch: int, d_sae: int, d_in: int) -> int:
+        """Memory that the buffers of one SAE take."""
+        return element_size * (batch * (4 * d_sae + d_in) + 2 * d_sae * d_in)
 
     def first(self, n: int) -> dict[str, Tensor]:
         """The buffers of the first `n` SAEs."""
