@@ -1,10 +1,11 @@
-"""How much a training step of one SAE costs: sae-lens alone, sae-lens in lockstep, and the stacked ensemble.
+"""What a training step of one SAE costs: sae-lens alone and in lockstep, and the stacked ensemble.
 
     python benchmarks/train_step.py [--rounds 5] [--saes 25] [--threads 2]
 
-World, shapes and batch are those of the chapter "Finding the true L0": 50 features, d_in 100, d_sae 50, batch
-1,024, BatchTopK. All peers run in every round, so a machine whose speed drifts still gives fair ratios; the
-medians over the rounds are printed. Data, optimizer and bookkeeping are included for every peer.
+World, shapes and batch are those of the chapter "Finding the true L0": 50 features, d_in 100,
+d_sae 50, batch 1,024, BatchTopK. All peers run in every round, so a machine whose speed drifts
+still gives fair ratios; the medians over the rounds are printed. Data, optimizer and bookkeeping
+are included for every peer.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def toy_sae(world: World, steps: int) -> float:
         correlation_matrix=world.correlation.float(),
     )
     sae = BatchTopKTrainingSAE(configs(11)[-1])
-    return 1e3 * seconds(lambda: train_toy_sae(sae, world.feature_dict, generator, steps * BATCH)) / steps
+    samples = steps * BATCH
+    took = seconds(lambda: train_toy_sae(sae, world.feature_dict, generator, samples))
+    return 1e3 * took / steps
 
 
 def multi_trainer(world: World, steps: int, n_saes: int) -> float:
@@ -87,7 +90,8 @@ def multi_trainer(world: World, steps: int, n_saes: int) -> float:
 def ensemble(world: World, steps: int, n_saes: int) -> float:
     """Milliseconds per SAE-step of train_ensemble."""
     cfgs, seeds = configs(n_saes), list(range(n_saes))
-    return 1e3 * seconds(lambda: train_ensemble(cfgs, world.sample, steps=steps, seeds=seeds)) / steps / n_saes
+    took = seconds(lambda: train_ensemble(cfgs, world.sample, steps=steps, seeds=seeds))
+    return 1e3 * took / steps / n_saes
 
 
 def matmul_peak() -> float:
@@ -102,17 +106,22 @@ def matmul_peak() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often every peer runs (default 5)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="how often every peer runs (default 5)"
+    )
     parser.add_argument("--saes", type=int, default=25, help="SAEs in the ensemble (default 25)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     options = parser.parse_args()
+    n_saes = options.saes
     torch.set_num_threads(options.threads)
     world = make_fifty_feature_world(generator=torch.Generator().manual_seed(0))
     peers = {
         "sae_lens train_toy_sae": lambda steps: toy_sae(world, steps),
-        "sae_lens MultiSAETrainer": lambda steps: multi_trainer(world, max(5, steps // 10), options.saes),
-        "saebook train_ensemble": lambda steps: ensemble(world, steps, options.saes),
+        "sae_lens MultiSAETrainer": lambda steps: multi_trainer(world, max(5, steps // 10), n_saes),
+        "saebook train_ensemble": lambda steps: ensemble(world, steps, n_saes),
     }
     for run in peers.values():
         run(20)

@@ -11,6 +11,7 @@ from sae_lens.saes.sae import TrainStepInput
 from saebook.architectures import (
     ScheduledBatchTopKTrainingSAE,
     ScheduledBatchTopKTrainingSAEConfig,
+    with_k,
 )
 
 
@@ -46,7 +47,13 @@ def test_a_training_step_keeps_as_many_activations_as_the_schedule_says():
     sae = ScheduledBatchTopKTrainingSAE(make_config())
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     output = sae.training_forward_pass(
-        TrainStepInput(sae_in=x, coefficients={}, dead_neuron_mask=None, n_training_steps=25, is_logging_step=False)
+        TrainStepInput(
+            sae_in=x,
+            coefficients={},
+            dead_neuron_mask=None,
+            n_training_steps=25,
+            is_logging_step=False,
+        )
     )
     assert int((output.feature_acts > 0).sum()) == 3 * 50
     assert int((sae.encode(x) > 0).sum()) == 3 * 50
@@ -68,9 +75,22 @@ def test_sae_lens_finds_saves_and_loads_the_architecture(tmp_path):
         ({"k": 0}, r"k must be in \(0, 8\], got 0"),
         ({"initial_k": 9}, r"initial_k must be in \(0, 8\], got 9"),
         ({"transition_k_start_step": -1}, "transition_k_start_step must be at least 0, got -1"),
-        ({"transition_k_duration_steps": 2.5}, "transition_k_duration_steps must be an int, got 2.5"),
+        (
+            {"transition_k_duration_steps": 2.5},
+            "transition_k_duration_steps must be an int, got 2.5",
+        ),
     ],
 )
 def test_bad_schedules_are_refused(changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make_config(**changes)
+
+
+def test_with_k_keeps_another_number_of_activations_and_leaves_the_original_alone():
+    sae = ScheduledBatchTopKTrainingSAE(make_config())
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    before = sae.encode(x)
+    assert int((with_k(sae, 3).encode(x) > 0).sum()) == 3 * 50
+    assert torch.equal(sae.encode(x), before)
+    with pytest.raises(ValueError, match=r"k must be in \(0, 8\], got 9"):
+        with_k(sae, 9)

@@ -32,7 +32,9 @@ SHAPE = {"d_in": D_IN, "d_sae": D_SAE}
 
 def sample_batch(n: int, generator: torch.Generator) -> torch.Tensor:
     """Sparse non-negative mixtures of 15 fixed directions, in double precision."""
-    directions = torch.randn(15, D_IN, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    directions = torch.randn(
+        15, D_IN, generator=torch.Generator().manual_seed(7), dtype=torch.float64
+    )
     fires = torch.rand(n, 15, generator=generator, dtype=torch.float64) < 0.2
     magnitudes = 1 + 0.1 * torch.randn(n, 15, generator=generator, dtype=torch.float64)
     return (fires * magnitudes) @ directions / D_IN**0.5
@@ -55,7 +57,10 @@ def jumprelu(mode: str, *, ste: bool) -> list[JumpReLUTrainingSAEConfig]:
 
 
 ENSEMBLES = {
-    "standard": [StandardTrainingSAEConfig(l1_coefficient=c, l1_warm_up_steps=50, **SHAPE) for c in (0.01, 0.3)],
+    "standard": [
+        StandardTrainingSAEConfig(l1_coefficient=c, l1_warm_up_steps=50, **SHAPE)
+        for c in (0.01, 0.3)
+    ],
     "topk": [TopKTrainingSAEConfig(k=k, **SHAPE) for k in (1, 3)],
     "topk, raw norms": [
         TopKTrainingSAEConfig(k=k, rescale_acts_by_decoder_norm=False, **SHAPE) for k in (1, 3)
@@ -152,21 +157,25 @@ def test_weights_equal_those_of_sae_lens_after_200_steps_dead_latents_included(n
     )
     assert largest_difference(saes, [sae for sae, _ in runs]) < 1e-6
     if name.startswith(("topk", "batchtopk")):
-        assert max(dead for _, dead in runs) > D_IN // 2, "the auxiliary loss was never put to the test"
+        assert max(dead for _, dead in runs) > D_IN // 2, (
+            "the auxiliary loss was never put to the test"
+        )
     if hasattr(saes[0], "topk_threshold"):
         for sae, (reference, _) in zip(saes, runs, strict=True):
             torch.testing.assert_close(sae.topk_threshold, reference.topk_threshold)
             assert sae.activation_fn.k == reference.activation_fn.k
 
 
-def test_pre_activation_loss_of_jumprelu_equals_that_of_sae_lens(monkeypatch):
-    # sae-lens keeps the threshold in single precision, whose rounding decides which side of a kink a
-    # sample falls on; with the threshold in double precision too, the two trainings coincide.
+def test_pre_activation_loss_of_jumprelu_equals_that_of_sae_lens():
+    # sae-lens keeps the threshold in single precision, whose rounding decides which side of a kink
+    # a sample falls on; with the threshold in double precision too, the two trainings coincide.
     cfgs = [
-        replace(cfg, dtype="float64", pre_act_loss_coefficient=0.01) for cfg in jumprelu("tanh", ste=True)
+        replace(cfg, dtype="float64", pre_act_loss_coefficient=0.01)
+        for cfg in jumprelu("tanh", ste=True)
     ]
     runs = [
-        train_with_sae_lens(cfg, seed=0, steps=100, window=3, threshold_dtype=torch.float64) for cfg in cfgs
+        train_with_sae_lens(cfg, seed=0, steps=100, window=3, threshold_dtype=torch.float64)
+        for cfg in cfgs
     ]
 
     def widen(sae):
@@ -190,7 +199,9 @@ def test_pre_activation_loss_of_jumprelu_equals_that_of_sae_lens(monkeypatch):
 def small_run(**changes):
     """A BatchTopK ensemble of six; arguments can be changed one by one."""
     settings = {
-        "cfgs": [BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (1, 2, 3, 1, 2, 3)],
+        "cfgs": [
+            BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (1, 2, 3, 1, 2, 3)
+        ],
         "sample_batch": sample_batch,
         "steps": 30,
         "batch_size": BATCH,
@@ -207,14 +218,49 @@ def test_chunks_within_the_memory_budget_give_the_same_weights():
     assert largest_difference(chunked, whole) < 1e-12
 
 
+@pytest.fixture
+def set_threads():
+    """`torch.set_num_threads`, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_workers_does_not_change_the_weights(set_threads):
+    set_threads(1)
+    alone = small_run()
+    set_threads(2)
+    assert largest_difference(small_run(), alone) < 1e-12
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_leaves_threads_and_the_global_random_state_as_found(set_threads, threads):
+    set_threads(threads)
+    torch.manual_seed(21)
+    state = torch.get_rng_state()
+    small_run(steps=3)
+    with pytest.raises(Killed):
+        small_run(steps=3, sample_batch=die_at(2))
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_single_precision_recovers_as_well_as_sae_lens_does():
     cfg = BatchTopKTrainingSAEConfig(k=3, **SHAPE)
     ours = train_ensemble(
-        [cfg] * 4, sample_batch, steps=400, batch_size=BATCH, lr=3e-3, seeds=range(4), dead_feature_window=50
+        [cfg] * 4,
+        sample_batch,
+        steps=400,
+        batch_size=BATCH,
+        lr=3e-3,
+        seeds=range(4),
+        dead_feature_window=50,
     )
     theirs = [train_with_sae_lens(cfg, seed=s, steps=400, window=50, lr=3e-3)[0] for s in range(4)]
     x = sample_batch(2000, torch.Generator().manual_seed(1)).float()
-    errors = [torch.stack([(sae(x) - x).pow(2).sum(-1).mean() for sae in saes]) for saes in (ours, theirs)]
+    errors = [
+        torch.stack([(sae(x) - x).pow(2).sum(-1).mean() for sae in saes]) for saes in (ours, theirs)
+    ]
     spread = torch.stack(errors).std(dim=1).max()
     assert (errors[0].mean() - errors[1].mean()).abs() < 2 * spread
 
@@ -236,7 +282,9 @@ def test_training_can_start_from_given_saes_and_from_a_function():
     def zero_bias(sae):
         sae.b_dec.data.fill_(0.5)
 
-    assert all((sae.b_dec - 0.5).abs().max() < 1e-3 for sae in small_run(init=zero_bias, steps=1, lr=1e-6))
+    assert all(
+        (sae.b_dec - 0.5).abs().max() < 1e-3 for sae in small_run(init=zero_bias, steps=1, lr=1e-6)
+    )
 
 
 def test_returned_saes_encode_decode_save_and_load_with_sae_lens(tmp_path):
@@ -280,7 +328,9 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(tmp_path):
     resumed = small_run(sample_batch=counted, checkpoint=path, checkpoint_every=10)
     assert len(resumed_calls) == 10, "the run must go on from step 20 of 30"
     assert all(torch.equal(a.W_dec, b.W_dec) for a, b in zip(resumed, whole, strict=True))
-    assert all(torch.equal(a.topk_threshold, b.topk_threshold) for a, b in zip(resumed, whole, strict=True))
+    assert all(
+        torch.equal(a.topk_threshold, b.topk_threshold) for a, b in zip(resumed, whole, strict=True)
+    )
     assert not path.exists(), "a finished run leaves no checkpoint"
 
 
@@ -299,7 +349,9 @@ def test_a_run_killed_by_the_system_goes_on(tmp_path):
             return t.sample_batch(n, generator)
         t.small_run(sample_batch=dies, checkpoint={str(path)!r}, checkpoint_every=10)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False
+    )
     assert done.returncode == -9, done.stderr.decode()
     resumed = small_run(checkpoint=path, checkpoint_every=10)
     assert all(torch.equal(a.W_dec, b.W_dec) for a, b in zip(resumed, small_run(), strict=True))
@@ -309,7 +361,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     path = tmp_path / "run.safetensors"
     with pytest.raises(Killed):
         small_run(sample_batch=die_at(15), checkpoint=path, checkpoint_every=10)
-    with pytest.raises(ValueError, match=r"checkpoint must belong to this run, got .*run\.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint must belong to this run, got .*run\.safetensors"
+    ):
         small_run(checkpoint=path, lr=1e-2)
 
 
@@ -356,7 +410,10 @@ BAD = {
         "cfgs": [CFG, TopKTrainingSAEConfig(k=2, dtype="float64", **SHAPE)],
         "seeds": [0, 1],
     },
-    r"cfgs must agree in d_sae, got \['20', '21'\]": {"cfgs": [CFG, replace(CFG, d_sae=21)], "seeds": [0, 1]},
+    r"cfgs must agree in d_sae, got \['20', '21'\]": {
+        "cfgs": [CFG, replace(CFG, d_sae=21)],
+        "seeds": [0, 1],
+    },
     r"cfgs must agree in apply_b_dec_to_input, got \['False', 'True'\]": {
         "cfgs": [CFG, replace(CFG, apply_b_dec_to_input=False)],
         "seeds": [0, 1],

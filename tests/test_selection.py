@@ -35,13 +35,3 @@ def test_ties_do_not_disturb_the_rank(seed):
     for _ in range(5):
         values = torch.randint(0, 4, (2, 40), generator=generator).float()
         assert torch.equal(kth(values, [7, 23]), sorted_kth(values, [7, 23]))
-
-
-def test_rows_in_turn_remember_their_own_answer():
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randn(4, 1000, generator=generator, dtype=torch.float64) + torch.arange(4)[:, None]
-    kth, ranks = KthLargest(4), [10, 20, 30, 40]
-    for _ in range(3):
-        both = [kth(values[:2], ranks[:2], 0), kth(values[2:], ranks[2:], 2)]
-        assert torch.equal(torch.cat(both), sorted_kth(values, ranks))
-        values = values + 1e-3

@@ -24,7 +24,7 @@ def digest(description: Any, tensors: Mapping[str, Tensor]) -> str:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], *, run: str, step: int) -> None:
-    """Write the state after `step` steps of the run with fingerprint `run`, replacing what was there."""
+    """Write the state after `step` steps of the run with fingerprint `run`, over what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -41,14 +41,16 @@ def load(path: Path, *, run: str) -> tuple[dict[str, Tensor], int]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"checkpoint must be a file that train_ensemble wrote, got {path}: {error}"
         ) from error
     if metadata.get("run") != run:
         raise ValueError(
-            f"checkpoint must belong to this run, got {path}, which another one wrote: its configs, seeds, "
-            "initial weights, steps, batch size or learning rate differ. Name another file or remove this one."
+            f"checkpoint must belong to this run, got {path}, which another one wrote: its "
+            "configs, seeds, initial weights, steps, batch size or learning rate differ. "
+            "Name another file or remove this one."
         )
     return tensors, int(metadata["step"])

@@ -1,9 +1,9 @@
 """What turns pre-activations into latent activations, forwards and backwards, for a stack of SAEs.
 
-A gate is all in which the architectures of `ensembles` differ. Shapes carry a leading axis over the SAEs at
-work, and the batch is the last axis: `pre (saes, d_sae, batch)`. Gradients are those of the sae-lens losses
-(version 6.54), in units of `2 / batch`: the squared error then has the gradient `x_hat − x`, and a penalty
-`λ · mean over the batch` has `λ / 2` times its derivative per sample.
+A gate is all in which the architectures of `ensembles` differ. Shapes carry a leading axis over the
+SAEs at work, and the batch is the last axis: `pre (saes, d_sae, batch)`. Gradients are those of the
+sae-lens losses (version 6.54), in units of `2 / batch`: the squared error then has the gradient
+`x_hat − x`, and a penalty `λ · mean over the batch` has `λ / 2` times its derivative per sample.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from saebook._selection import KthLargest
 class Stage:
     """What a gate sees of a stack at one training step.
 
-    `pre` and `acts` are `(saes, d_sae, batch)`; `mask` is 1 where a latent is active; `spare` is scratch of
-    the same shape. `norm` and `dead` are `(saes, d_sae)`. A gate adds to the gradients `d_norm` and
-    `d_threshold`, both `(saes, d_sae)`.
+    `pre` and `acts` are `(saes, d_sae, batch)`; `mask` is 1 where a latent is active; `spare` is
+    scratch of the same shape. `norm` and `dead` are `(saes, d_sae)`. A gate adds to the gradients
+    `d_norm` and `d_threshold`, both `(saes, d_sae)`.
     """
 
     step: int
@@ -51,7 +51,7 @@ class Gate:
     has_threshold = False
     has_norm_gradient = True
     coefficient_name = "l1"
-    varying = {"l1_coefficient", "l1_warm_up_steps"}
+    varying = frozenset({"l1_coefficient", "l1_warm_up_steps"})
 
     def __init__(self, cfgs: Sequence[Any], like: Tensor) -> None:
         self.cfgs = cfgs
@@ -82,7 +82,7 @@ class Gate:
         torch.mul(stage.pre, stage.mask, out=stage.acts)
 
     def backward(self, stage: Stage, d_acts: Tensor) -> None:
-        """Turn the squared error's gradient by `acts` into the whole gradient by `pre`, in place."""
+        """Turn the squared error's gradient by `acts` into the whole one by `pre`, in place."""
         half = self.half_coefficients(stage)
         d_acts += half * stage.norm[:, :, None]
         stage.d_norm += half[:, :, 0] * stage.acts.sum(-1)
@@ -94,7 +94,7 @@ class TopKGate(Gate):
 
     rescales_by_norm = True
     has_norm_gradient = False
-    varying = {"k", "aux_loss_coefficient", "use_sparse_activations"}
+    varying = frozenset({"k", "aux_loss_coefficient", "use_sparse_activations"})
 
     def forward(self, stage: Stage) -> None:
         for i, cfg in enumerate(self.cfgs):
@@ -109,9 +109,9 @@ class TopKGate(Gate):
 
 
 class BatchTopKGate(TopKGate):
-    """The `k · batch` largest pre-activations of the whole batch; tracks their threshold as sae-lens does."""
+    """The `k · batch` largest pre-activations of a batch, with sae-lens' running threshold."""
 
-    varying = {"k", "aux_loss_coefficient", "use_sparse_activations", "topk_threshold_lr"}
+    varying = TopKGate.varying | {"topk_threshold_lr"}
 
     def __init__(self, cfgs: Sequence[Any], like: Tensor) -> None:
         super().__init__(cfgs, like)
@@ -144,7 +144,8 @@ class BatchTopKGate(TopKGate):
     def track_threshold(self, stage: Stage, kth: Tensor) -> None:
         """Move each running threshold towards the smallest activation kept in this batch."""
         smallest = kth.double()
-        for i in (kth <= 0).nonzero().flatten().tolist():  # fewer positive pre-activations than places
+        too_few_positive = kth <= 0
+        for i in too_few_positive.nonzero().flatten().tolist():
             positive = stage.acts[i][stage.acts[i] > 0]
             smallest[i] = positive.amin() if len(positive) else self.topk_threshold[i]
         self.topk_threshold.lerp_(smallest, self.threshold_lr)
@@ -173,15 +174,17 @@ class JumpReLUGate(Gate):
 
     has_threshold = True
     coefficient_name = "l0"
-    varying = {
-        "l0_coefficient",
-        "l0_warm_up_steps",
-        "jumprelu_init_threshold",
-        "jumprelu_bandwidth",
-        "jumprelu_tanh_scale",
-        "target_l0",
-        "pre_act_loss_coefficient",
-    }
+    varying = frozenset(
+        {
+            "l0_coefficient",
+            "l0_warm_up_steps",
+            "jumprelu_init_threshold",
+            "jumprelu_bandwidth",
+            "jumprelu_tanh_scale",
+            "target_l0",
+            "pre_act_loss_coefficient",
+        }
+    )
 
     def forward(self, stage: Stage) -> None:
         assert stage.threshold is not None
@@ -197,9 +200,10 @@ class JumpReLUGate(Gate):
         near = (stage.pre - threshold).div_(bandwidth)
         near = torch.logical_and(near > -0.5, near < 0.5).to(stage.pre.dtype).div_(bandwidth)
         half = self.half_coefficients(stage)
+        # `through` estimates the gradient by the threshold, negated
         if cfgs[0].jumprelu_sparsity_loss_mode == "tanh":
             self._add_tanh_penalty(stage, d_acts, half)
-            through = near * threshold * d_acts  # estimator of the gradient by the threshold, negated
+            through = near * threshold * d_acts
         else:
             through = near * (threshold * d_acts + half * self._l0_penalty_slope(stage))
         stage.d_threshold -= through.sum(-1)
@@ -216,7 +220,7 @@ class JumpReLUGate(Gate):
         d_acts += slope.mul_(norm)
 
     def _l0_penalty_slope(self, stage: Stage) -> Tensor | float:
-        """Derivative of the penalty by a sample's L0: 1, or 4/target · (L0 − target) if quadratic."""
+        """Derivative of the penalty by a sample's L0: 1; if quadratic, 4/target · (L0 − target)."""
         cfgs = self.cfgs
         if cfgs[0].jumprelu_sparsity_loss_mode == "step":
             return 1.0

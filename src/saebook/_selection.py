@@ -1,8 +1,9 @@
 """The k-th largest entry of each row of a large matrix, made cheap by remembering past answers.
 
-BatchTopK keeps the largest `k · batch` pre-activations of a batch, so it needs one order statistic of
-`batch · d_sae` numbers per SAE and step. From step to step this number stays within a range. Only the few
-entries in that range are sorted out; a full partition serves where the range is missed.
+BatchTopK keeps the largest `k · batch` pre-activations of a batch, so it needs one order statistic
+of `batch · d_sae` numbers per SAE and step. From step to step this number stays within a range.
+Only the few entries in that range are sorted out; a full partition serves where the range is
+missed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class KthLargest:
     def __init__(self, n_rows: int) -> None:
         self._low = np.full(n_rows, np.nan)
         self._high = np.full(n_rows, np.nan)
-        self._flags = torch.empty(0, dtype=torch.bool)  # reused: fresh memory costs more than the work
+        # reused: fresh memory costs more than the work
+        self._flags = torch.empty(0, dtype=torch.bool)
 
     def __call__(self, values: Tensor, ranks: list[int]) -> Tensor:
         """Return the `ranks[i]`-th largest entry of `values[i]`, for each row.

@@ -1,8 +1,9 @@
 """One training step for a stack of SAEs: five matrix products, written out by hand.
 
-Weights carry a leading `n_saes` axis and the batch is the last axis of every large tensor, the layout in
-which all five products run near the machine's peak. The rows of `W_enc` are stored as `(d_sae, d_in)`, the
-transpose of sae-lens. The gradient is that of `sae_lens` 6.54; the tests hold it against `SAETrainer.step`.
+Weights carry a leading `n_saes` axis and the batch is the last axis of every large tensor, the
+layout in which all five products run near the machine's peak. `W_enc` is stored as `(d_sae, d_in)`,
+the transpose of sae-lens. The gradient is that of `sae_lens` 6.54; the tests hold it against
+`SAETrainer.step`.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class Stack:
     def _add_auxiliary_loss(
         self, stage: Stage, dec: Tensor, error: Tensor, d_pre: Tensor, d_dec: Tensor
     ) -> None:
-        """Let dead latents reconstruct what the live ones leave over (Gao et al. 2024, appendix A.2)."""
+        """Let dead latents reconstruct what live ones leave (Gao et al. 2024, appendix A.2)."""
         if not self.gate.rescales_by_norm or not bool(stage.dead.any()):
             return
         k_most = dec.shape[-1] // 2
@@ -237,8 +238,8 @@ def _rescaled(
 ) -> tuple[Tensor, Tensor]:
     """Encoder and decoder of the same SAE with the decoder norms `scale` moved into the encoder.
 
-    In these units a latent is selected by its activation alone. The gradient by the norms themselves is
-    zero: what the encoder gains the decoder loses.
+    In these units a latent is selected by its activation alone. The gradient by the norms
+    themselves is zero: what the encoder gains the decoder loses.
     """
     if scale is None:
         return W_enc, W_dec

@@ -1,11 +1,12 @@
 """SAE architectures that sae-lens lacks, registered with sae-lens under their own names.
 
-Importing this module registers them, so `sae_lens.TrainingSAE.from_dict`, loading and saving find them.
-Taught in the chapter "Finding the true L0".
+Importing this module registers them, so `sae_lens.TrainingSAE.from_dict`, loading and saving find
+them. Taught in the chapter "Finding the true L0".
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
@@ -13,7 +14,7 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
-from saebook._checks import check_in_range, check_non_negative_int
+from saebook._checks import check_in_range, check_instance, check_non_negative_int
 
 
 @dataclass
@@ -63,8 +64,8 @@ class ScheduledBatchTopKTrainingSAEConfig(BatchTopKTrainingSAEConfig):
 class ScheduledBatchTopKTrainingSAE(BatchTopKTrainingSAE):
     """A BatchTopK training SAE that follows the k schedule of its config.
 
-    The k of the last training step stays in force for `encode`; it is the config's final `k` once the
-    transition is over.
+    The k of the last training step stays in force for `encode`; it is the config's final `k` once
+    the transition is over.
     """
 
     cfg: ScheduledBatchTopKTrainingSAEConfig
@@ -77,6 +78,19 @@ class ScheduledBatchTopKTrainingSAE(BatchTopKTrainingSAE):
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         self.set_step(step_input.n_training_steps)
         return super().training_forward_pass(step_input)
+
+
+def with_k(sae: BatchTopKTrainingSAE, k: float) -> BatchTopKTrainingSAE:
+    """A copy of a trained BatchTopK SAE that keeps k activations a sample; the original stays.
+
+    Raises:
+        TypeError: if the SAE is no BatchTopK SAE.
+        ValueError: if k is not in (0, d_sae].
+    """
+    check_instance("sae", sae, BatchTopKTrainingSAE)
+    changed = copy.deepcopy(sae)
+    changed.activation_fn.k = check_in_range("k", k, 0, sae.cfg.d_sae, open_minimum=True)
+    return changed
 
 
 if "scheduled_batchtopk" not in SAE_TRAINING_CLASS_REGISTRY:

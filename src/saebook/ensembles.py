@@ -1,44 +1,37 @@
 """Train many SAEs of one architecture and shape at once, on one shared stream of batches.
 
-The SAEs are ordinary sae-lens training SAEs before and after. In between their weights are stacked, so that a
-step of all of them is a handful of large matrix products. Each SAE keeps its own loss, gradient clipping,
-optimizer state, dead latents and threshold, and ends with the weights that `sae_lens.SAETrainer` would give it
-on the same batches. Taught in the chapter "Finding the true L0".
+The SAEs are ordinary sae-lens training SAEs before and after. In between their weights are stacked,
+so that a step of all of them is a handful of large matrix products. Each SAE keeps its own loss,
+gradient clipping, optimizer state, dead latents and threshold, and ends with the weights that
+`sae_lens.SAETrainer` would give it on the same batches. Taught in the chapter "Finding the true
+L0".
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import torch
 from sae_lens import TrainingSAE, TrainingSAEConfig, __version__
 from sae_lens.registry import get_sae_training_class
 from sae_lens.training.optim import get_lr_scheduler
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from saebook import _checkpoints
 from saebook._checks import (
-    check_finite,
     check_generator,
     check_in_range,
     check_non_negative_int,
     check_positive,
     check_positive_int,
 )
+from saebook._ensemble_run import Run, SampleBatch
 from saebook._gates import GATES
-from saebook._stacked import Batch, Scratch, Stack
 
-SampleBatch = Callable[[int, torch.Generator], Tensor]
+__all__ = ["Init", "SampleBatch", "check_configs", "learning_rates", "train_ensemble"]
+
 Init = Sequence[TrainingSAE[Any]] | Callable[[TrainingSAE[Any]], None]
 
 
@@ -77,19 +70,19 @@ def train_ensemble(
         init: SAEs to start from, one per config; or a function that changes a fresh SAE in place.
         dead_feature_window: a latent silent for more than this many steps counts as dead.
         device: where the weights live while they train, such as "cpu" or "cuda".
-        workspace_mib: scratch memory in MiB. SAEs that do not fit take turns within each step, with the same
-            result; the default suits the caches of a CPU, a GPU likes more.
+        workspace_mib: scratch memory in MiB. SAEs that do not fit take turns within each step,
+            with the same result; the default suits the caches of a CPU, a GPU likes more.
         progress: show a progress bar when standard error is a terminal.
-        checkpoint: a file to save the run to. A run that was killed goes on from it and ends with the same
-            weights; the file is removed at the end.
+        checkpoint: a file to save the run to. A run that was killed goes on from it and ends with
+            the same weights; the file is removed at the end.
         checkpoint_every: steps between two saves.
 
     Returns:
         Training SAEs on the CPU, each with its own copy of its config.
 
     Raises:
-        ValueError, TypeError: for an unusable argument, a batch of the wrong shape or with NaN, or a
-            checkpoint of another run.
+        ValueError, TypeError: for an unusable argument, a batch of the wrong shape or with NaN,
+            or a checkpoint of another run.
 
     Source: the training step of sae-lens 6.54; BatchTopK of Bussmann et al. (arXiv 2412.06410).
     """
@@ -106,7 +99,7 @@ def train_ensemble(
     saes = _fresh_saes(cfgs, _checked_seeds(seeds, len(cfgs)), init)
     if generator is None:
         generator = torch.Generator().manual_seed(seeds[0])
-    run = _Run(
+    run = Run(
         saes,
         sample_batch,
         generator=check_generator("generator", generator),
@@ -116,13 +109,16 @@ def train_ensemble(
         device=torch.device(device),
         workspace_bytes=workspace_mib * 2**20,
     )
-    run.train(progress=progress, path=Path(checkpoint) if checkpoint else None, every=checkpoint_every)
+    path = Path(checkpoint) if checkpoint else None
+    run.train(progress=progress, path=path, every=checkpoint_every)
     run.write_back()
     return saes
 
 
-def learning_rates(lr: float, *, steps: int, lr_warm_up_steps: int, lr_decay_steps: int) -> list[float]:
-    """The learning rate of every step, from sae-lens' own schedule `constant` with warm-up and decay.
+def learning_rates(
+    lr: float, *, steps: int, lr_warm_up_steps: int, lr_decay_steps: int
+) -> list[float]:
+    """The learning rate of every step: sae-lens' schedule `constant` with warm-up and decay.
 
     Raises:
         ValueError: if warm-up and decay together are longer than the training.
@@ -153,142 +149,6 @@ def learning_rates(lr: float, *, steps: int, lr_warm_up_steps: int, lr_decay_ste
     return rates
 
 
-class _Run:
-    """The training loop: stacks of SAEs side by side on the CPU's cores, progress bar, checkpoints."""
-
-    def __init__(
-        self,
-        saes: Sequence[TrainingSAE[Any]],
-        sample_batch: SampleBatch,
-        *,
-        generator: torch.Generator,
-        lrs: list[float],
-        batch_size: int,
-        dead_feature_window: int,
-        device: torch.device,
-        workspace_bytes: float,
-    ) -> None:
-        self.sample_batch = sample_batch
-        self.generator = generator
-        self.lrs = lrs
-        self.batch_size = batch_size
-        self.n_workers = min(torch.get_num_threads(), len(saes)) if device.type == "cpu" else 1
-        sizes = {"batch": batch_size, "d_sae": saes[0].cfg.d_sae, "d_in": saes[0].cfg.d_in}
-        each = Scratch.bytes_per_sae(saes[0].W_dec.element_size(), **sizes) * self.n_workers
-        self.groups = _in_groups(saes, int(workspace_bytes / each), self.n_workers)
-        self.stacks = [
-            Stack(group, device=device, dead_feature_window=dead_feature_window)
-            for group in self.groups
-        ]
-        self.like = self.stacks[0].weights["W_dec"]
-        self.scratches: SimpleQueue[Scratch] = SimpleQueue()
-        for _ in range(self.n_workers):
-            self.scratches.put(Scratch(self.like, max(map(len, self.groups)), **sizes))
-
-    def train(self, *, progress: bool, path: Path | None, every: int) -> None:
-        """Take all steps; go on from the checkpoint at `path` where there is one."""
-        fingerprint = self._fingerprint() if path else ""
-        start = self._resume(path, fingerprint) if path and path.exists() else 0
-        bar = tqdm(
-            range(start, len(self.lrs)),
-            initial=start,
-            total=len(self.lrs),
-            desc=f"Training {sum(map(len, self.groups))} SAEs",
-            unit="step",
-            disable=not (progress and sys.stderr.isatty()),
-        )
-        with _one_thread_each(self.n_workers) as pool:
-            drawn = self._draw(pool, start)
-            for step in bar:
-                if path and step > start and step % every == 0:
-                    state = self._state() | {"generator": drawn[0]}
-                    _checkpoints.save(path, state, run=fingerprint, step=step)
-                batch = drawn[1].result()
-                drawn = self._draw(pool, step + 1)
-                list(pool.map(lambda stack: self._train_step(stack, batch, step), self.stacks))  # noqa: B023
-        if path:
-            path.unlink(missing_ok=True)
-
-    def write_back(self) -> None:
-        """Copy the trained weights into the sae-lens SAEs."""
-        for stack, group in zip(self.stacks, self.groups, strict=True):
-            stack.write_back(group, last_step=len(self.lrs) - 1)
-
-    def _train_step(self, stack: Stack, batch: Batch, step: int) -> None:
-        scratch = self.scratches.get()
-        stack.train_step(batch, scratch, step, self.lrs[step])
-        self.scratches.put(scratch)
-
-    def _draw(self, pool: ThreadPoolExecutor, step: int) -> tuple[Tensor, Future[Batch]]:
-        """Start to draw the batch of a step; also the generator's state before that."""
-        state = self.generator.get_state()
-        if step == len(self.lrs):  # draw no batch that nobody asked for
-            return state, Future()
-        return state, pool.submit(self._batch, step)
-
-    def _batch(self, step: int) -> Batch:
-        """The batch of a step, checked and on the device of the weights."""
-        x = self.sample_batch(self.batch_size, self.generator)
-        wanted = (self.batch_size, self.like.shape[-1])
-        if not isinstance(x, Tensor) or x.shape != wanted:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(
-                f"sample_batch must return a tensor of shape {wanted}, got {got} at step {step}"
-            )
-        x = x.to(device=self.like.device, dtype=self.like.dtype)
-        if not torch.isfinite(x.sum()):
-            check_finite(f"the batch that sample_batch returned at step {step}", x)
-        return Batch(x)
-
-    def _fingerprint(self) -> str:
-        settings = {
-            "cfgs": [cfg.to_dict() for stack in self.stacks for cfg in stack.cfgs],
-            "lrs": self.lrs,
-            "batch_size": self.batch_size,
-            "dead_feature_window": self.stacks[0].dead_feature_window,
-            "groups": [len(group) for group in self.groups],
-        }
-        return _checkpoints.digest(settings, self._state() | {"generator": self.generator.get_state()})
-
-    def _state(self) -> dict[str, Tensor]:
-        return {
-            f"{i}.{name}": tensor
-            for i, stack in enumerate(self.stacks)
-            for name, tensor in stack.state().items()
-        }
-
-    def _resume(self, path: Path, fingerprint: str) -> int:
-        tensors, step = _checkpoints.load(path, run=fingerprint)
-        self.generator.set_state(tensors.pop("generator"))
-        for i, stack in enumerate(self.stacks):
-            own = {name: t for name, t in tensors.items() if name.startswith(f"{i}.")}
-            stack.load_state({name.removeprefix(f"{i}."): t for name, t in own.items()})
-        return step
-
-
-def _in_groups(
-    saes: Sequence[TrainingSAE[Any]], largest: int, n_workers: int
-) -> list[list[TrainingSAE[Any]]]:
-    """Split the SAEs evenly, at most `largest` to a group, so that all workers have as many groups."""
-    rounds = -(-len(saes) // (max(1, largest) * n_workers))
-    n_groups = min(len(saes), rounds * n_workers)
-    ends = [round(i * len(saes) / n_groups) for i in range(n_groups + 1)]
-    return [list(saes[start:end]) for start, end in pairwise(ends)]
-
-
-@contextmanager
-def _one_thread_each(n_workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Workers that each compute on one thread: they never wait for each other within an operation."""
-    before = torch.get_num_threads()
-    if n_workers > 1:
-        torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(n_workers) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)
-
-
 def check_configs(cfgs: Sequence[TrainingSAEConfig]) -> None:
     """Check that sae-lens training configs can be trained as one stack.
 
@@ -302,18 +162,20 @@ def check_configs(cfgs: Sequence[TrainingSAEConfig]) -> None:
             raise TypeError(f"cfgs must hold sae-lens training configs, got {type(cfg).__name__}")
     architectures = sorted({cfg.architecture() for cfg in cfgs})
     if len(architectures) > 1 or architectures[0] not in GATES:
-        raise ValueError(f"cfgs must share one architecture of {sorted(GATES)}, got {architectures}")
+        known = sorted(GATES)
+        raise ValueError(f"cfgs must share one architecture of {known}, got {architectures}")
     varying = GATES[architectures[0]].varying | {"decoder_init_norm", "metadata"}
     for field in dataclasses.fields(cfgs[0]):
         values = [getattr(cfg, field.name) for cfg in cfgs]
         if field.name not in varying and any(value != values[0] for value in values):
-            raise ValueError(f"cfgs must agree in {field.name}, got {sorted(set(map(str, values)))}")
+            different = sorted(set(map(str, values)))
+            raise ValueError(f"cfgs must agree in {field.name}, got {different}")
     for cfg in cfgs:
         _check_config(cfg)
 
 
 def _check_config(cfg: Any) -> None:
-    """Check the settings of one config that sae-lens leaves unchecked or that a stack cannot serve."""
+    """Check what sae-lens leaves unchecked in a config, and what a stack cannot serve."""
     check_positive_int("d_in", cfg.d_in)
     check_positive_int("d_sae", cfg.d_sae)
     if hasattr(cfg, "k"):
@@ -359,8 +221,9 @@ def _fresh_saes(
 
 
 def _copy_weights(sources: Sequence[TrainingSAE[Any]], saes: Sequence[TrainingSAE[Any]]) -> None:
-    if len(sources) != len(saes):
-        raise ValueError(f"init must hold one SAE per config, {len(saes)} in all, got {len(sources)}")
+    n = len(saes)
+    if len(sources) != n:
+        raise ValueError(f"init must hold one SAE per config, {n} in all, got {len(sources)}")
     for source, sae in zip(sources, saes, strict=True):
         for name, weight in sae.named_parameters():
             start = dict(source.named_parameters()).get(name)

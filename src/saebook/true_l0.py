@@ -1,16 +1,19 @@
-"""Find the true L0 of data from SAEs alone: train a sweep over k and see where the decoder is cleanest.
+"""Find the true L0 of data from SAEs alone: sweep k and see where the decoder is cleanest.
 
-An SAE whose k is too low mixes correlated features into its latents, one whose k is too high finds degenerate
-mixtures. Either way its decoder rows point in similar directions. The k with the smallest mean |cosine| between
-decoder rows, c_dec, is the estimate. Nothing here sees the truth.
+An SAE whose k is too low mixes correlated features into its latents, one whose k is too high finds
+degenerate mixtures. Either way its decoder rows point in similar directions. The k with the
+smallest mean |cosine| between decoder rows, c_dec, is the estimate. Nothing here sees the truth.
 
-Source: Chanin & Garriga-Alonso, "Sparse but Wrong" (arXiv 2508.16560). Chapter: "Finding the true L0".
+Source: Chanin & Garriga-Alonso, "Sparse but Wrong" (arXiv 2508.16560).
+Chapter: "Finding the true L0".
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -50,15 +53,16 @@ class TrueL0Estimate:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the estimate is the first or last k: the true L0 may then lie outside the sweep."""
+        """Whether the estimate is the first or last k: the true L0 may lie outside the sweep."""
         return self.value in (self.by_k.index[0], self.by_k.index[-1])
 
     @property
     def margin(self) -> float:
-        """How many times larger `c_dec` is at the better neighbour of the estimate; infinite for one k."""
-        place = self.by_k.index.get_loc(self.value)
-        neighbours = self.by_k["c_dec"].iloc[[i for i in (place - 1, place + 1) if 0 <= i < len(self.by_k)]]
-        return float(neighbours.min() / self.by_k["c_dec"].loc[self.value]) if len(neighbours) else float("inf")
+        """How many times larger `c_dec` is at the better neighbour; infinite for one k."""
+        c_dec = self.by_k["c_dec"]
+        place = c_dec.index.get_loc(self.value)
+        beside = [i for i in (place - 1, place + 1) if 0 <= i < len(c_dec)]
+        return float(c_dec.iloc[beside].min() / c_dec.iloc[place]) if beside else math.inf
 
 
 def estimate_true_l0(
@@ -78,23 +82,26 @@ def estimate_true_l0(
     statistic: str = "smallest",
     progress: bool = True,
 ) -> TrueL0Estimate:
-    """Estimate the true L0 of the data that `sample_batch` draws, from BatchTopK SAEs trained at every k.
+    """Estimate the true L0 of what `sample_batch` draws, from BatchTopK SAEs trained at every k.
 
     Args:
         sample_batch: `sample_batch(n, generator)` gives data `(n, d_in)`.
         d_in: width of the data.
         d_sae: number of latents; the estimate presumes about as many as there are features.
         ks: the k to try, in increasing order.
-        seeds: how many initial weights to try at every k, or which. Some seeds get stuck, so use several.
+        seeds: how many initial weights to try at every k, or which. Some seeds get stuck, so use
+            several.
         steps: training steps of every SAE.
         generator: draws the training batches, then the samples for the metrics.
         batch_size: samples a step.
         lr: learning rate of Adam.
-        lr_decay_steps: steps of the linear fall of the learning rate to 0; by default half of `steps`.
-        n: rank of `s_n`, below d_sae; by default half of d_sae. Only reported: the estimate is `c_dec`'s.
+        lr_decay_steps: steps of the linear fall of the learning rate to 0; by default half of
+            `steps`.
+        n: rank of `s_n`, below d_sae; by default half of d_sae. Only reported: the estimate is that
+            of `c_dec`.
         n_samples: samples that the metrics are measured on.
-        statistic: what represents the seeds of a k: the "smallest" value of each metric, or those of the
-            seed with the "lowest_error".
+        statistic: what represents the seeds of a k: the "smallest" value of each metric, or those
+            of the seed with the "lowest_error".
         progress: show a progress bar when standard error is a terminal.
 
     Raises:
@@ -106,7 +113,9 @@ def estimate_true_l0(
     check_one_of("statistic", statistic, STATISTICS)
     check_positive_int("n_samples", n_samples)
     check_generator("generator", generator)
-    seeds = list(range(check_positive_int("seeds", seeds))) if isinstance(seeds, int) else list(seeds)
+    if isinstance(seeds, int):
+        seeds = range(check_positive_int("seeds", seeds))
+    seeds = list(seeds)
     n = d_sae // 2 if n is None else int(check_in_range("n", n, 0, d_sae - 1))
     pairs = [(k, seed) for k in ks for seed in seeds]
     saes = train_ensemble(
@@ -127,12 +136,13 @@ def estimate_true_l0(
     ]
     sweep = pd.DataFrame(rows)
     by_k = summarise_seeds(sweep, statistic)
-    return TrueL0Estimate(value=by_k["c_dec"].idxmin(), by_k=by_k, sweep=sweep, n=n, saes=saes)
+    value = ks[int(by_k["c_dec"].argmin())]  # one row a k, both in increasing order
+    return TrueL0Estimate(value=value, by_k=by_k, sweep=sweep, n=n, saes=saes)
 
 
 @torch.no_grad()
 def sae_statistics(sae: TrainingSAE[Any], x: Tensor, *, n: int) -> dict[str, float]:
-    """What can be measured of an SAE without the truth: `mse`, `c_dec` and `s_n` on `x (n_samples, d_in)`."""
+    """What can be measured without the truth: `mse`, `c_dec`, `s_n` on `x (n_samples, d_in)`."""
     return {
         "mse": mean_squared_error(x, sae(x)),
         "c_dec": float(decoder_pairwise_cosine(sae.W_dec)),
@@ -145,8 +155,8 @@ def summarise_seeds(sweep: pd.DataFrame, statistic: str = "smallest") -> pd.Data
 
     Args:
         sweep: with the columns `k`, `seed` and `mse`, and any metrics.
-        statistic: "smallest" takes every metric's own minimum over the seeds, "lowest_error" all metrics of
-            the seed with the smallest `mse`.
+        statistic: "smallest" takes every metric's own minimum over the seeds, "lowest_error" all
+            metrics of the seed with the smallest `mse`.
     """
     check_one_of("statistic", statistic, STATISTICS)
     metrics = sweep.drop(columns="seed")
@@ -160,5 +170,5 @@ def _check_ks(ks: Sequence[float], d_sae: int) -> None:
         raise ValueError("ks must hold at least one k, got none")
     for k in ks:
         check_in_range("ks", k, 0, d_sae, open_minimum=True)
-    if any(later <= earlier for earlier, later in zip(ks[:-1], ks[1:], strict=True)):
+    if any(later <= earlier for earlier, later in pairwise(ks)):
         raise ValueError(f"ks must increase, got {list(ks)}")

@@ -1,0 +1,160 @@
+"""The training loop of an ensemble: groups of SAEs side by side on the cores, checkpoints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise, repeat
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from sae_lens import TrainingSAE
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from saebook import _checkpoints
+from saebook._checks import check_finite
+from saebook._stacked import Batch, Scratch, Stack
+
+SampleBatch = Callable[[int, torch.Generator], Tensor]
+
+
+class Run:
+    """The loop over the steps: stacks side by side on the CPU's cores, progress, checkpoints."""
+
+    def __init__(
+        self,
+        saes: Sequence[TrainingSAE[Any]],
+        sample_batch: SampleBatch,
+        *,
+        generator: torch.Generator,
+        lrs: list[float],
+        batch_size: int,
+        dead_feature_window: int,
+        device: torch.device,
+        workspace_bytes: float,
+    ) -> None:
+        self.sample_batch = sample_batch
+        self.generator = generator
+        self.lrs = lrs
+        self.batch_size = batch_size
+        self.n_workers = min(torch.get_num_threads(), len(saes)) if device.type == "cpu" else 1
+        sizes = {"batch": batch_size, "d_sae": saes[0].cfg.d_sae, "d_in": saes[0].cfg.d_in}
+        each = Scratch.bytes_per_sae(saes[0].W_dec.element_size(), **sizes) * self.n_workers
+        self.groups = _in_groups(saes, int(workspace_bytes / each), self.n_workers)
+        self.stacks = [
+            Stack(group, device=device, dead_feature_window=dead_feature_window)
+            for group in self.groups
+        ]
+        self.like = self.stacks[0].weights["W_dec"]
+        self.scratches: SimpleQueue[Scratch] = SimpleQueue()
+        for _ in range(self.n_workers):
+            self.scratches.put(Scratch(self.like, max(map(len, self.groups)), **sizes))
+
+    def train(self, *, progress: bool, path: Path | None, every: int) -> None:
+        """Take all steps; go on from the checkpoint at `path` where there is one."""
+        fingerprint = self._fingerprint() if path else ""
+        start = self._resume(path, fingerprint) if path and path.exists() else 0
+        bar = tqdm(
+            range(start, len(self.lrs)),
+            initial=start,
+            total=len(self.lrs),
+            desc=f"Training {sum(map(len, self.groups))} SAEs",
+            unit="step",
+            disable=not (progress and sys.stderr.isatty()),
+        )
+        with _one_thread_each(self.n_workers) as pool:
+            drawn = self._draw(pool, start)
+            for step in bar:
+                if path and step > start and step % every == 0:
+                    state = self._state() | {"generator": drawn[0]}
+                    _checkpoints.save(path, state, run=fingerprint, step=step)
+                batch = drawn[1].result()
+                drawn = self._draw(pool, step + 1)
+                list(pool.map(self._train_step, self.stacks, repeat(batch), repeat(step)))
+        if path:
+            path.unlink(missing_ok=True)
+
+    def write_back(self) -> None:
+        """Copy the trained weights into the sae-lens SAEs."""
+        for stack, group in zip(self.stacks, self.groups, strict=True):
+            stack.write_back(group, last_step=len(self.lrs) - 1)
+
+    def _train_step(self, stack: Stack, batch: Batch, step: int) -> None:
+        scratch = self.scratches.get()
+        stack.train_step(batch, scratch, step, self.lrs[step])
+        self.scratches.put(scratch)
+
+    def _draw(self, pool: ThreadPoolExecutor, step: int) -> tuple[Tensor, Future[Batch]]:
+        """Start to draw the batch of a step; also the generator's state before that."""
+        state = self.generator.get_state()
+        if step == len(self.lrs):  # draw no batch that nobody asked for
+            return state, Future()
+        return state, pool.submit(self._batch, step)
+
+    def _batch(self, step: int) -> Batch:
+        """The batch of a step, checked and on the device of the weights."""
+        x = self.sample_batch(self.batch_size, self.generator)
+        wanted = (self.batch_size, self.like.shape[-1])
+        if not isinstance(x, Tensor) or x.shape != wanted:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"sample_batch must return a tensor of shape {wanted}, got {got} at step {step}"
+            )
+        x = x.to(device=self.like.device, dtype=self.like.dtype)
+        if not torch.isfinite(x.sum()):
+            check_finite(f"the batch that sample_batch returned at step {step}", x)
+        return Batch(x)
+
+    def _fingerprint(self) -> str:
+        settings = {
+            "cfgs": [cfg.to_dict() for stack in self.stacks for cfg in stack.cfgs],
+            "lrs": self.lrs,
+            "batch_size": self.batch_size,
+            "dead_feature_window": self.stacks[0].dead_feature_window,
+            "groups": [len(group) for group in self.groups],
+        }
+        state = self._state() | {"generator": self.generator.get_state()}
+        return _checkpoints.digest(settings, state)
+
+    def _state(self) -> dict[str, Tensor]:
+        return {
+            f"{i}.{name}": tensor
+            for i, stack in enumerate(self.stacks)
+            for name, tensor in stack.state().items()
+        }
+
+    def _resume(self, path: Path, fingerprint: str) -> int:
+        tensors, step = _checkpoints.load(path, run=fingerprint)
+        self.generator.set_state(tensors.pop("generator"))
+        for i, stack in enumerate(self.stacks):
+            own = {name: t for name, t in tensors.items() if name.startswith(f"{i}.")}
+            stack.load_state({name.removeprefix(f"{i}."): t for name, t in own.items()})
+        return step
+
+
+def _in_groups(
+    saes: Sequence[TrainingSAE[Any]], largest: int, n_workers: int
+) -> list[list[TrainingSAE[Any]]]:
+    """Split the SAEs evenly, at most `largest` to a group, with as many groups for every worker."""
+    rounds = -(-len(saes) // (max(1, largest) * n_workers))
+    n_groups = min(len(saes), rounds * n_workers)
+    ends = [round(i * len(saes) / n_groups) for i in range(n_groups + 1)]
+    return [list(saes[start:end]) for start, end in pairwise(ends)]
+
+
+@contextmanager
+def _one_thread_each(n_workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Workers that each compute on one thread: within an operation none waits for another."""
+    before = torch.get_num_threads()
+    if n_workers > 1:
+        torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(n_workers) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
