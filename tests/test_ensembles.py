@@ -26,6 +26,13 @@ from saebook import ensembles
 from saebook.architectures import ScheduledBatchTopKTrainingSAEConfig
 from saebook.ensembles import learning_rates, train_ensemble
 
+
+@pytest.fixture(autouse=True)
+def several_workers(monkeypatch):
+    """Let even the small ensembles of these tests be shared out among workers."""
+    monkeypatch.setattr("saebook._ensemble_run.BYTES_PER_WORKER", 1)
+
+
 D_IN, D_SAE, BATCH = 12, 20, 32
 SHAPE = {"d_in": D_IN, "d_sae": D_SAE}
 
@@ -299,6 +306,30 @@ def test_returned_saes_encode_decode_save_and_load_with_sae_lens(tmp_path):
 def test_learning_rates_rise_stay_and_fall():
     rates = learning_rates(1.0, steps=8, lr_warm_up_steps=2, lr_decay_steps=4)
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+
+
+def test_polishing_goes_on_from_the_trained_weights_on_larger_batches():
+    cfgs = [ScheduledBatchTopKTrainingSAEConfig(k=3, initial_k=1, dtype="float64", **SHAPE)] * 2
+    sizes = []
+
+    def counted(n, generator):
+        sizes.append(n)
+        return sample_batch(n, generator)
+
+    settings = {"seeds": [0, 1], "steps": 20, "batch_size": 16, "lr": 1e-3}
+    polished = ensembles.train_and_polish(
+        cfgs, counted, **settings, polish_steps=5, generator=torch.Generator().manual_seed(0)
+    )
+    assert sizes == [16] * 20 + [64] * 5
+    assert [sae.activation_fn.k for sae in polished] == [3, 3]
+    plain = train_ensemble(
+        cfgs,
+        sample_batch,
+        **settings,
+        generator=torch.Generator().manual_seed(0),
+        dead_feature_window=100,
+    )
+    assert 0 < largest_difference(polished, plain) < 0.1
 
 
 class Killed(Exception):

@@ -191,7 +191,9 @@ BAD = {
     "d_sae must be at least 1, got 0": {"d_sae": 0},
     "batch_size must be at least 1, got 0": {"batch_size": 0},
     r"lr must be in \(0, inf\), got 0": {"lr": 0},
-    "lr_decay_steps must be at least 0, got -1": {"lr_decay_steps": -1},
+    "polish_steps must be at least 1, got 0": {"polish_steps": 0},
+    "n must be an int, got 2.5": {"n": 2.5},
+    "seeds must hold at least one seed, got none": {"seeds": []},
     r"sample_batch must return a tensor of shape \(16, 16\), got \(16, 15\)": {
         "sample_batch": lambda n, g: make_world(0.25).sample(n, g)[:, 1:]
     },

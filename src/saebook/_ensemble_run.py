@@ -22,6 +22,8 @@ from saebook._stacked import Batch, Scratch, Stack
 
 SampleBatch = Callable[[int, torch.Generator], Tensor]
 
+BYTES_PER_WORKER = 2**20  # with less scratch than this, a second worker costs more than it saves
+
 
 class Run:
     """The loop over the steps: stacks side by side on the CPU's cores, progress, checkpoints."""
@@ -42,10 +44,12 @@ class Run:
         self.generator = generator
         self.lrs = lrs
         self.batch_size = batch_size
-        self.n_workers = min(torch.get_num_threads(), len(saes)) if device.type == "cpu" else 1
         sizes = {"batch": batch_size, "d_sae": saes[0].cfg.d_sae, "d_in": saes[0].cfg.d_in}
-        each = Scratch.bytes_per_sae(saes[0].W_dec.element_size(), **sizes) * self.n_workers
-        self.groups = _in_groups(saes, int(workspace_bytes / each), self.n_workers)
+        each = Scratch.bytes_per_sae(saes[0].W_dec.element_size(), **sizes)
+        useful = min(len(saes), max(1, len(saes) * each // BYTES_PER_WORKER))
+        self.n_workers = min(torch.get_num_threads(), useful) if device.type == "cpu" else 1
+        largest = int(workspace_bytes / (each * self.n_workers))
+        self.groups = _in_groups(saes, largest, self.n_workers)
         self.stacks = [
             Stack(group, device=device, dead_feature_window=dead_feature_window)
             for group in self.groups

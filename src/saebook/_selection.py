@@ -29,7 +29,7 @@ class KthLargest:
         self._low = np.full(n_rows, np.nan)
         self._high = np.full(n_rows, np.nan)
         # reused: fresh memory costs more than the work
-        self._flags = torch.empty(0, dtype=torch.bool)
+        self._flags = np.empty(0, dtype=bool)
 
     def __call__(self, values: Tensor, ranks: list[int]) -> Tensor:
         """Return the `ranks[i]`-th largest entry of `values[i]`, for each row.
@@ -60,17 +60,18 @@ class KthLargest:
         found = np.full(len(ranks), np.nan)
         if np.isnan(low).any():
             return found
-        if self._flags.numel() < 2 * values.numel():
-            self._flags = torch.empty(2 * values.numel(), dtype=torch.bool)
-        above, inside = self._flags[: 2 * values.numel()].view(2, *values.shape)
-        torch.gt(values, torch.from_numpy(high).to(values.dtype)[:, None], out=above)
-        torch.gt(values, torch.from_numpy(low).to(values.dtype)[:, None], out=inside)
-        inside.logical_xor_(above)
-        flat = values.view(-1).numpy()
-        where = np.flatnonzero(inside.view(-1).numpy())
-        ends = np.searchsorted(where, np.arange(len(ranks) + 1) * values.shape[1])
+        array = values.numpy()
+        if self._flags.size < 2 * array.size:
+            self._flags = np.empty(2 * array.size, dtype=bool)
+        above, inside = self._flags[: 2 * array.size].reshape(2, *array.shape)
+        np.greater(array, high.astype(array.dtype)[:, None], out=above)
+        np.greater(array, low.astype(array.dtype)[:, None], out=inside)
+        np.logical_xor(inside, above, out=inside)
+        where = np.flatnonzero(inside)
+        ends = np.searchsorted(where, np.arange(len(ranks) + 1) * array.shape[1])
+        flat = array.reshape(-1)
         for i, (start, end) in enumerate(pairwise(ends)):
-            rank = ranks[i] - np.count_nonzero(above[i].numpy())
+            rank = ranks[i] - np.count_nonzero(above[i])
             if 0 < rank <= end - start:
                 found[i] = np.partition(flat[where[start:end]], -rank)[-rank]
         return found

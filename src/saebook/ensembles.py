@@ -30,7 +30,14 @@ from saebook._checks import (
 from saebook._ensemble_run import Run, SampleBatch
 from saebook._gates import GATES
 
-__all__ = ["Init", "SampleBatch", "check_configs", "learning_rates", "train_ensemble"]
+__all__ = [
+    "Init",
+    "SampleBatch",
+    "check_configs",
+    "learning_rates",
+    "train_and_polish",
+    "train_ensemble",
+]
 
 Init = Sequence[TrainingSAE[Any]] | Callable[[TrainingSAE[Any]], None]
 
@@ -113,6 +120,72 @@ def train_ensemble(
     run.train(progress=progress, path=path, every=checkpoint_every)
     run.write_back()
     return saes
+
+
+def train_and_polish(
+    cfgs: Sequence[TrainingSAEConfig],
+    sample_batch: SampleBatch,
+    *,
+    steps: int,
+    polish_steps: int | None = None,
+    batch_size: int = 256,
+    polish_factor: int = 4,
+    lr: float = 2e-3,
+    seeds: Sequence[int],
+    generator: torch.Generator,
+    dead_feature_window: int = 100,
+    progress: bool = True,
+) -> list[TrainingSAE[Any]]:
+    """Train SAEs with small batches, then polish them with larger ones while the rate falls to 0.
+
+    Many small steps find the features. But BatchTopK shares `k · batch` activations within each
+    batch, and a small batch often holds more than its share of active features; that mixes latents
+    a little, even at the true L0. Larger batches at the end undo this. The short window revives
+    dead latents early. Schedules of k and of coefficients are over when the polish begins.
+
+    Args:
+        cfgs, sample_batch, seeds, generator, dead_feature_window, progress: as in `train_ensemble`.
+        steps: steps on batches of `batch_size`, at the constant rate `lr`.
+        polish_steps: further steps on batches of `polish_factor * batch_size`, from half of `lr`
+            down to 0; by default an eighth of `steps`.
+        batch_size: samples a step before the polish.
+        polish_factor: how many times larger the batches of the polish are.
+        lr: learning rate of Adam before the polish.
+
+    Raises:
+        ValueError, TypeError: for an unusable argument.
+
+    Chapter: "Finding the true L0".
+    """
+    if polish_steps is None:
+        polish_steps = max(1, check_positive_int("steps", steps) // 8)
+    check_positive_int("polish_steps", polish_steps)
+    check_positive_int("polish_factor", polish_factor)
+    check_positive("lr", lr)
+    check_generator("generator", generator)
+    shared: dict[str, Any] = {
+        "seeds": seeds,
+        "generator": generator,
+        "dead_feature_window": dead_feature_window,
+        "progress": progress,
+    }
+    saes = train_ensemble(cfgs, sample_batch, steps=steps, batch_size=batch_size, lr=lr, **shared)
+    return train_ensemble(
+        [_settled(cfg) for cfg in cfgs],
+        sample_batch,
+        steps=polish_steps,
+        batch_size=polish_factor * batch_size,
+        lr=lr / 2,
+        lr_decay_steps=polish_steps,
+        init=saes,
+        **shared,
+    )
+
+
+def _settled(cfg: TrainingSAEConfig) -> TrainingSAEConfig:
+    """The config with its schedules at their end."""
+    over = {"initial_k": None, "l1_warm_up_steps": 0, "l0_warm_up_steps": 0}
+    return dataclasses.replace(cfg, **{k: v for k, v in over.items() if hasattr(cfg, k)})
 
 
 def learning_rates(

@@ -24,10 +24,11 @@ from torch import Tensor
 from saebook._checks import (
     check_generator,
     check_in_range,
+    check_non_negative_int,
     check_one_of,
     check_positive_int,
 )
-from saebook.ensembles import SampleBatch, train_ensemble
+from saebook.ensembles import SampleBatch, train_and_polish
 from saebook.metrics import decoder_pairwise_cosine, mean_squared_error, nth_decoder_projection
 
 STATISTICS = ("smallest", "lowest_error")
@@ -74,9 +75,9 @@ def estimate_true_l0(
     seeds: int | Sequence[int] = 5,
     steps: int,
     generator: torch.Generator,
-    batch_size: int = 1024,
-    lr: float = 1e-3,
-    lr_decay_steps: int | None = None,
+    batch_size: int = 256,
+    lr: float = 2e-3,
+    polish_steps: int | None = None,
     n: int | None = None,
     n_samples: int = 10_000,
     statistic: str = "smallest",
@@ -91,12 +92,12 @@ def estimate_true_l0(
         ks: the k to try, in increasing order.
         seeds: how many initial weights to try at every k, or which. Some seeds get stuck, so use
             several.
-        steps: training steps of every SAE.
+        steps: training steps of every SAE on small batches, at a constant learning rate.
         generator: draws the training batches, then the samples for the metrics.
         batch_size: samples a step.
         lr: learning rate of Adam.
-        lr_decay_steps: steps of the linear fall of the learning rate to 0; by default half of
-            `steps`.
+        polish_steps: further steps on larger batches, see `train_and_polish`; by default an eighth
+            of `steps`.
         n: rank of `s_n`, below d_sae; by default half of d_sae. Only reported: the estimate is that
             of `c_dec`.
         n_samples: samples that the metrics are measured on.
@@ -116,15 +117,19 @@ def estimate_true_l0(
     if isinstance(seeds, int):
         seeds = range(check_positive_int("seeds", seeds))
     seeds = list(seeds)
-    n = d_sae // 2 if n is None else int(check_in_range("n", n, 0, d_sae - 1))
+    if not seeds:
+        raise ValueError("seeds must hold at least one seed, got none")
+    n = d_sae // 2 if n is None else n
+    check_in_range("n", n, 0, d_sae - 1)
+    check_non_negative_int("n", n)
     pairs = [(k, seed) for k in ks for seed in seeds]
-    saes = train_ensemble(
+    saes = train_and_polish(
         [BatchTopKTrainingSAEConfig(k=k, d_in=d_in, d_sae=d_sae) for k, _ in pairs],
         sample_batch,
         steps=check_positive_int("steps", steps),
         batch_size=batch_size,
         lr=lr,
-        lr_decay_steps=steps // 2 if lr_decay_steps is None else lr_decay_steps,
+        polish_steps=polish_steps,
         seeds=[seed for _, seed in pairs],
         generator=generator,
         progress=progress,
