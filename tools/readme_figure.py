@@ -1,0 +1,35 @@
+"""Copy the figure that README.md shows out of the built site: `python tools/readme_figure.py`."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import urllib.parse
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "_build/html/book/true_l0.html"
+FIGURE = "fig-find"
+TARGET = ROOT / "book/_static/readme_figure.svg"
+
+
+def main() -> None:
+    if not PAGE.exists():
+        sys.exit(f"error: no page at {PAGE.relative_to(ROOT)}. Run 'make book' first.")
+    soup = BeautifulSoup(PAGE.read_text(encoding="utf-8"), "html.parser")
+    image = soup.select_one(f"#{FIGURE} img.only-light")
+    if image is None:
+        sys.exit(f"error: the page holds no figure {FIGURE}.")
+    header, data = str(image["src"]).split(",", 1)
+    if not header.startswith("data:image/svg+xml"):
+        sys.exit(f"error: {FIGURE} is not an SVG picture but {header}.")
+    is_base64 = header.endswith(";base64")
+    picture = base64.b64decode(data) if is_base64 else urllib.parse.unquote_to_bytes(data)
+    TARGET.write_bytes(picture)
+    print(f"wrote {TARGET.relative_to(ROOT)}, {len(picture)} bytes")
+
+
+if __name__ == "__main__":
+    main()
