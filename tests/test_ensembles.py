@@ -372,6 +372,8 @@ def test_a_run_killed_by_the_system_goes_on(tmp_path):
         sys.path.insert(0, {str(ensembles.__file__)!r}.rsplit("saebook", 1)[0])
         sys.path.insert(0, {str(__file__)!r}.rsplit("/", 1)[0])
         import test_ensembles as t
+        import saebook._ensemble_run
+        saebook._ensemble_run.BYTES_PER_WORKER = 1
         calls = []
         def dies(n, generator):
             calls.append(n)

@@ -50,7 +50,7 @@ def load(path: Path, *, run: str) -> tuple[dict[str, Tensor], int]:
     if metadata.get("run") != run:
         raise ValueError(
             f"checkpoint must belong to this run, got {path}, which another one wrote: its "
-            "configs, seeds, initial weights, steps, batch size or learning rate differ. "
-            "Name another file or remove this one."
+            "configs, seeds, initial weights, steps, batch size, learning rate or number of "
+            "threads differ. Name another file or remove this one."
         )
     return tensors, int(metadata["step"])
