@@ -27,6 +27,9 @@ def main() -> None:
         sys.exit(f"error: {FIGURE} is not an SVG picture but {header}.")
     is_base64 = header.endswith(";base64")
     picture = base64.b64decode(data) if is_base64 else urllib.parse.unquote_to_bytes(data)
+    start = picture.index(b">", picture.index(b"<svg")) + 1
+    paper = b'<rect width="100%" height="100%" fill="#fff"/>'  # readable on a dark page too
+    picture = picture[:start] + paper + picture[start:]
     TARGET.write_bytes(picture)
     print(f"wrote {TARGET.relative_to(ROOT)}, {len(picture)} bytes")
 
