@@ -174,6 +174,10 @@ def form_faults(text):
             r"remove[-_](?:output|cell)", cell.tags
         ):
             faults.append(f"{at} hides a claim, which would then not be in the ledger")
+        if re.search(r"plt\.subplots\(|plot_sweep_grid\(", "\n".join(cell.code)) and (
+            "style.themed(" not in "\n".join(cell.code)
+        ):
+            faults.append(f"{at} begins a figure that it does not hand to style.themed")
     return faults + [fault for block in figures(text) for fault in figure_faults(*block)]
 
 
@@ -282,6 +286,7 @@ IMPORTS = "```{code-cell} python\nimport torch\n```\n"
             IMPORTS + "```{code-cell} python\n:tags: [remove-output]\nclaims.check()\n```",
             "hides a claim",
         ),
+        (IMPORTS + "```{code-cell} python\nfig, ax = plt.subplots()\n```", "begins a figure"),
         ("```{glue:figure} fig-x\n:name: fig-x\n```", "figure fig-x has no caption"),
         ("```{glue:figure} fig-x\n\nCaption.\n```", "figure fig-x has no :name:"),
     ],
