@@ -7,9 +7,27 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "saebook"
 
-TRAINING = {"_checkpoints", "_ensemble_run", "_gates", "_selection", "_stacked", "ensembles"}
-WORLDS = {"copula", "directions", "population", "worlds"}
-METRICS = {"metrics", "true_dictionary"}
+TRAINING = {
+    "_checkpoints",
+    "_ensemble_run",
+    "_gates",
+    "_initial",
+    "_nesting",
+    "_selection",
+    "_stacked",
+    "ensembles",
+    "population",
+}
+WORLDS = {
+    "_forest",
+    "copula",
+    "directions",
+    "finite_worlds",
+    "toy_world",
+    "tree_worlds",
+    "worlds",
+}
+METRICS = {"_decoders", "absorption", "hedging", "metrics", "true_dictionary"}
 READERS = {"claims", "style"}  # what only chapters and plots use
 
 # A module may not reach any of these modules, directly or through others.
@@ -23,15 +41,53 @@ FORBIDDEN = {
     "_sweep_plots": WORLDS | TRAINING | {"architectures", "true_l0", "claims", "plots"},
     "metrics": WORLDS | TRAINING | READERS | {"architectures", "true_l0"},
     "true_dictionary": WORLDS | TRAINING | READERS | {"architectures", "true_l0", "metrics"},
-    "worlds": {"population", "architectures", "true_l0"} | TRAINING | METRICS | READERS,
+    "absorption": WORLDS
+    | TRAINING
+    | READERS
+    | {"architectures", "true_l0"}
+    | (METRICS - {"absorption"}),
+    "hedging": WORLDS
+    | TRAINING
+    | READERS
+    | {"architectures", "true_l0"}
+    | (METRICS - {"hedging", "_decoders"}),
+    "_decoders": WORLDS
+    | TRAINING
+    | READERS
+    | {"architectures", "true_l0"}
+    | (METRICS - {"_decoders"}),
+    "worlds": {"architectures", "true_l0"} | TRAINING | METRICS | READERS,
     "copula": (WORLDS - {"copula"}) | {"architectures", "true_l0"} | TRAINING | METRICS | READERS,
     "directions": (WORLDS - {"directions"})
     | {"architectures", "true_l0"}
     | TRAINING
     | METRICS
     | READERS,
-    "population": TRAINING | READERS | {"true_l0"},
+    "toy_world": (WORLDS - {"toy_world"})
+    | {"architectures", "true_l0"}
+    | TRAINING
+    | METRICS
+    | READERS,
+    "_forest": (WORLDS - {"_forest", "toy_world"})
+    | {"architectures", "true_l0"}
+    | TRAINING
+    | METRICS
+    | READERS,
+    "finite_worlds": {"_forest", "copula", "tree_worlds", "worlds"}
+    | {"architectures", "true_l0"}
+    | TRAINING
+    | METRICS
+    | READERS,
+    "tree_worlds": {"copula", "finite_worlds", "worlds"}
+    | {"architectures", "true_l0"}
+    | TRAINING
+    | METRICS
+    | READERS,
+    "population": METRICS | READERS | {"ensembles", "true_l0", "worlds"},  # needs only a support
     "architectures": WORLDS | TRAINING | READERS | {"true_l0"},
+    "matryoshka": WORLDS | TRAINING | METRICS | READERS | {"architectures", "true_l0"},
+    "_nesting": WORLDS | METRICS | READERS | {"_gates", "_stacked", "ensembles", "true_l0"},
+    "_initial": WORLDS | METRICS | READERS | {"_stacked", "_ensemble_run", "ensembles"},
     "_gates": WORLDS | METRICS | READERS | {"true_l0", "_stacked", "_ensemble_run", "ensembles"},
     "_stacked": WORLDS | METRICS | READERS | {"true_l0", "_ensemble_run", "ensembles"},
     "_ensemble_run": WORLDS | METRICS | READERS | {"true_l0", "ensembles"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ from sae_lens import (
     BatchTopKTrainingSAEConfig,
     JumpReLUTrainingSAEConfig,
     LoggingConfig,
+    MatryoshkaBatchTopKTrainingSAEConfig,
     SAETrainer,
     StandardTrainingSAEConfig,
     TopKTrainingSAEConfig,
@@ -23,7 +25,12 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
 
 from saebook import ensembles
-from saebook.architectures import ScheduledBatchTopKTrainingSAEConfig
+from saebook._initial import fresh_saes
+from saebook.architectures import (
+    BalancedMatryoshkaBatchTopKTrainingSAEConfig,
+    BalancedMatryoshkaTrainingSAEConfig,
+    ScheduledBatchTopKTrainingSAEConfig,
+)
 from saebook.ensembles import learning_rates, train_ensemble
 
 
@@ -63,7 +70,29 @@ def jumprelu(mode: str, *, ste: bool) -> list[JumpReLUTrainingSAEConfig]:
     ]
 
 
+PREFIXES = {"matryoshka_widths": [3, 8, D_SAE], **SHAPE}
+BETAS = (0.0, 0.3, [2.0, 0.5], [math.inf, 0.5], math.inf)
+
 ENSEMBLES = {
+    "matryoshka": [
+        BalancedMatryoshkaTrainingSAEConfig(
+            l1_coefficient=0.03, l1_warm_up_steps=50, inner_loss_multipliers=beta, **PREFIXES
+        )
+        for beta in BETAS
+    ],
+    "matryoshka batchtopk, balanced": [
+        BalancedMatryoshkaBatchTopKTrainingSAEConfig(k=2, inner_loss_multipliers=beta, **PREFIXES)
+        for beta in BETAS
+    ],
+    "matryoshka batchtopk, raw norms": [
+        BalancedMatryoshkaBatchTopKTrainingSAEConfig(
+            k=2, rescale_acts_by_decoder_norm=False, inner_loss_multipliers=beta, **PREFIXES
+        )
+        for beta in (0.3, math.inf)
+    ],
+    "matryoshka batchtopk": [
+        MatryoshkaBatchTopKTrainingSAEConfig(k=k, **PREFIXES) for k in (1.5, 3)
+    ],
     "standard": [
         StandardTrainingSAEConfig(l1_coefficient=c, l1_warm_up_steps=50, **SHAPE)
         for c in (0.01, 0.3)
@@ -141,6 +170,47 @@ def largest_difference(saes, references):
     return max(((a - b).norm() / b.norm().clamp(min=1e-12)).item() for a, b in pairs)
 
 
+@pytest.mark.parametrize(
+    ("beta", "cfg", "same"),
+    [
+        (
+            0.0,
+            BalancedMatryoshkaTrainingSAEConfig(l1_coefficient=0.03, **PREFIXES),
+            StandardTrainingSAEConfig(l1_coefficient=0.03, **SHAPE),
+        ),
+        (
+            0.0,
+            BalancedMatryoshkaBatchTopKTrainingSAEConfig(k=2, **PREFIXES),
+            BatchTopKTrainingSAEConfig(k=2, **SHAPE),
+        ),
+        (
+            1.0,
+            BalancedMatryoshkaBatchTopKTrainingSAEConfig(k=2, **PREFIXES),
+            MatryoshkaBatchTopKTrainingSAEConfig(k=2, **PREFIXES),
+        ),
+    ],
+    ids=["standard", "batchtopk", "matryoshka of sae-lens"],
+)
+def test_a_beta_of_0_is_the_plain_sae_and_one_of_1_the_matryoshka_of_sae_lens(beta, cfg, same):
+    cfg = replace(cfg, inner_loss_multipliers=beta, dtype="float64")
+    reference, dead = train_with_sae_lens(
+        replace(same, dtype="float64"), seed=3, steps=200, window=5
+    )
+    saes = train_ensemble(
+        [cfg],
+        sample_batch,
+        steps=200,
+        batch_size=BATCH,
+        lr=1e-3,
+        seeds=[3],
+        generator=torch.Generator().manual_seed(99),
+        dead_feature_window=5,
+    )
+    assert largest_difference(saes, [reference]) < 1e-6
+    if hasattr(cfg, "k"):
+        assert dead > 0
+
+
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_weights_equal_those_of_sae_lens_after_200_steps_dead_latents_included(name):
     cfgs = [replace(cfg, dtype="float64") for cfg in ENSEMBLES[name]]
@@ -163,7 +233,7 @@ def test_weights_equal_those_of_sae_lens_after_200_steps_dead_latents_included(n
         dead_feature_window=5,
     )
     assert largest_difference(saes, [sae for sae, _ in runs]) < 1e-6
-    if name.startswith(("topk", "batchtopk")):
+    if "topk" in name:
         assert max(dead for _, dead in runs) > D_IN // 2, (
             "the auxiliary loss was never put to the test"
         )
@@ -276,7 +346,7 @@ def test_initial_weights_are_those_that_the_seed_gives_in_sae_lens():
     torch.manual_seed(11)
     expected = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(k=1, **SHAPE))
     state = torch.get_rng_state()
-    (sae,) = ensembles._fresh_saes([BatchTopKTrainingSAEConfig(k=1, **SHAPE)], [11], None)
+    (sae,) = fresh_saes([BatchTopKTrainingSAEConfig(k=1, **SHAPE)], [11], None)
     assert torch.equal(sae.W_dec, expected.W_dec)
     assert torch.equal(torch.get_rng_state(), state), "the global random state moved"
 

@@ -176,3 +176,17 @@ def test_plots_change_no_global_settings(sweep, ax):
     plots.plot_firing_probabilities([0.5], ax=ax)
     plots.plot_correlation_matrix(np.eye(2))
     assert mpl.rcParams == before
+
+
+def test_feature_components_are_written_into_their_cells():
+    ax = plots.plot_feature_components(
+        [[1.0, -0.36], [-0.001, 0.9]], features=["parent", "child"], latents=["first", "second"]
+    )
+    assert [text.get_text() for text in ax.texts] == ["1.00", "−0.36", "0.00", "0.90"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["parent", "child"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+
+
+def test_feature_components_want_as_many_names_as_rows_and_columns():
+    with pytest.raises(ValueError, match="features has 1 names; expected 2"):
+        plots.plot_feature_components([[1.0, 0.0]], features=["parent"])

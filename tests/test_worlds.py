@@ -169,6 +169,84 @@ def test_a_world_moves_to_float64_with_the_same_truth(correlated):
     torch.testing.assert_close(double.firing_correlation(), world.firing_correlation())
 
 
+# Support
+
+
+def test_the_support_of_independent_features_is_every_combination_with_its_probability():
+    world = two_feature_world(magnitude_mean=torch.tensor([1.0, 2.0]))
+    acts, p = world.support()
+    assert acts.dtype == p.dtype == torch.float64
+    assert acts.tolist() == [[0, 0], [0, 2], [1, 0], [1, 2]]
+    assert p.tolist() == pytest.approx([0.7 * 0.4, 0.7 * 0.6, 0.3 * 0.4, 0.3 * 0.6])
+
+
+def test_states_that_never_occur_or_cannot_be_told_apart_are_not_in_the_support():
+    world = two_feature_world(
+        firing_probabilities=torch.tensor([1.0, 0.25]), magnitude_mean=torch.tensor([1.0, -1.0])
+    )
+    acts, p = world.support()
+    assert (acts.tolist(), p.tolist()) == ([[1, 0]], [1])
+
+
+def test_an_identity_correlation_has_the_support_of_independence():
+    supports = [two_feature_world(correlation=c).support() for c in (None, torch.eye(2))]
+    torch.testing.assert_close(*supports)
+
+
+def test_the_support_agrees_with_sampling_and_with_the_true_l0():
+    p = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    world = make_independent_world(p, torch.eye(5))
+    acts, probabilities = world.support()
+    assert len(acts) == 32
+    assert probabilities.sum().item() == pytest.approx(1, abs=1e-12)
+    assert (probabilities @ acts).sum().item() == pytest.approx(world.true_l0)
+    drawn = world.sample_feature_acts(50_000, generator()).double()
+    code = 2.0 ** torch.arange(5, dtype=torch.float64)
+    shares = torch.bincount((drawn @ code).long(), minlength=32) / len(drawn)
+    expected = torch.zeros(32, dtype=torch.float64).index_put(
+        ((acts @ code).long(),), probabilities
+    )
+    standard_error = (expected * (1 - expected) / len(drawn)).sqrt()
+    assert ((shares - expected).abs() / standard_error).max() < 4.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"magnitude_std": torch.tensor([0.0, 0.5])},
+            r"magnitude_std must be 0 .* got 0\.5 \(contin",
+        ),
+        ({"correlation": pair_correlation(0.2)}, r"correlation must be None or diagonal"),
+    ],
+)
+def test_a_world_that_is_not_finite_has_no_support(settings, message):
+    with pytest.raises(ValueError, match=message):
+        two_feature_world(**settings).support()
+
+
+def test_more_than_sixteen_features_have_too_many_states():
+    sixteen = make_independent_world(torch.full((16,), 0.5), torch.eye(16))
+    assert len(sixteen.support()[1]) == 65_536
+    with pytest.raises(
+        ValueError, match=r"n_features must be at most 16 \(65,536 states\), got 17"
+    ):
+        make_independent_world(torch.full((17,), 0.5), torch.eye(17)).support()
+
+
+@pytest.mark.parametrize("correlated", [True, False])
+def test_draws_are_two_blocks_of_normals_thresholds_first_and_magnitudes_second(correlated):
+    correlation = pair_correlation(0.6) if correlated else None
+    world = two_feature_world(correlation=correlation, magnitude_std=0.15)
+    thresholds, magnitudes = torch.randn((2, 7, 2), generator=generator())
+    if correlated:
+        second = 0.6 * thresholds[:, 0] + 0.8 * thresholds[:, 1]
+        thresholds = torch.stack([thresholds[:, 0], second], dim=1)
+    fires = thresholds > torch.tensor(norm.isf([0.3, 0.6])).float()
+    expected = (1 + 0.15 * magnitudes).relu() * fires
+    torch.testing.assert_close(world.sample_feature_acts(7, generator()), expected)
+
+
 # Correlated firing
 
 

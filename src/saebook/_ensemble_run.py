@@ -44,7 +44,7 @@ class Run:
         self.generator = generator
         self.lrs = lrs
         self.batch_size = batch_size
-        sizes = {"batch": batch_size, "d_sae": saes[0].cfg.d_sae, "d_in": saes[0].cfg.d_in}
+        sizes: dict[str, Any] = {"batch": batch_size, "cfg": saes[0].cfg}
         each = Scratch.bytes_per_sae(saes[0].W_dec.element_size(), **sizes)
         useful = min(len(saes), max(1, len(saes) * each // BYTES_PER_WORKER))
         self.n_workers = min(torch.get_num_threads(), useful) if device.type == "cpu" else 1

@@ -10,24 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from saebook._selection import KthLargest
+from saebook.matryoshka import penalty_weights
 
 
 @dataclass(kw_only=True)
 class Stage:
     """What a gate sees of a stack at one training step.
 
-    `pre` and `acts` are `(saes, d_sae, batch)`; `mask` is 1 where a latent is active; `spare` is
-    scratch of the same shape. `norm` and `dead` are `(saes, d_sae)`. A gate adds to the gradients
-    `d_norm` and `d_threshold`, both `(saes, d_sae)`.
+    `weights`, `(saes, 1, batch)`, are those of the samples, None where all count equally. `pre` and
+    `acts` are `(saes, d_sae, batch)`; `mask` is 1 where a latent is active; `spare` is scratch of
+    the same shape. `norm` and `dead` are `(saes, d_sae)`. A gate adds to the gradients `d_norm` and
+    `d_threshold`, both `(saes, d_sae)`.
     """
 
     step: int
+    weights: Tensor | None
     pre: Tensor
     acts: Tensor
     mask: Tensor
@@ -37,6 +42,10 @@ class Stage:
     threshold: Tensor | None
     d_norm: Tensor
     d_threshold: Tensor | None
+
+    def weighted(self, per_sample: Tensor) -> Tensor:
+        """Values `(…, batch)` times the weights of their samples."""
+        return per_sample if self.weights is None else per_sample * self.weights
 
 
 class Gate:
@@ -48,6 +57,7 @@ class Gate:
     """
 
     rescales_by_norm = False
+    splits_states = False  # whether exact training needs every state twice
     has_threshold = False
     has_norm_gradient = True
     coefficient_name = "l1"
@@ -84,9 +94,26 @@ class Gate:
     def backward(self, stage: Stage, d_acts: Tensor) -> None:
         """Turn the squared error's gradient by `acts` into the whole one by `pre`, in place."""
         half = self.half_coefficients(stage)
-        d_acts += half * stage.norm[:, :, None]
-        stage.d_norm += half[:, :, 0] * stage.acts.sum(-1)
+        d_acts += stage.weighted(half * stage.norm[:, :, None])
+        stage.d_norm += half[:, :, 0] * stage.weighted(stage.acts).sum(-1)
         d_acts *= stage.mask
+
+
+class MatryoshkaGate(Gate):
+    """ReLU with an L1 penalty that counts once for every prefix a latent is in, by its weight."""
+
+    varying = Gate.varying | {"inner_loss_multipliers"}
+
+    def half_coefficients(self, stage: Stage) -> Tensor:
+        """Half of the coefficient of each latent, `(saes, d_sae, 1)`."""
+        return super().half_coefficients(stage) * self.counts
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """How often a latent's penalty counts, `(saes, d_sae, 1)`."""
+        sizes = torch.tensor([b - a for a, b in pairwise([0, *self.cfgs[0].matryoshka_widths])])
+        counts = torch.tensor([penalty_weights(cfg) for cfg in self.cfgs])
+        return counts.repeat_interleave(sizes, dim=1)[:, :, None].to(self.like)
 
 
 class TopKGate(Gate):
@@ -111,6 +138,7 @@ class TopKGate(Gate):
 class BatchTopKGate(TopKGate):
     """The `k · batch` largest pre-activations of a batch, with sae-lens' running threshold."""
 
+    splits_states = True
     varying = TopKGate.varying | {"topk_threshold_lr"}
 
     def __init__(self, cfgs: Sequence[Any], like: Tensor) -> None:
@@ -133,6 +161,9 @@ class BatchTopKGate(TopKGate):
             sae.topk_threshold = threshold.clone()
 
     def forward(self, stage: Stage) -> None:
+        if stage.weights is not None:
+            self.forward_states(stage)
+            return
         flat = stage.pre.flatten(1)  # (saes, d_sae · batch)
         batch = stage.pre.shape[-1]
         ranks = [int(self.k(cfg, stage.step) * batch) for cfg in self.cfgs]
@@ -140,6 +171,34 @@ class BatchTopKGate(TopKGate):
         torch.ge(stage.pre, kth.clamp(min=self.smallest)[:, None, None], out=stage.mask)
         torch.mul(stage.pre, stage.mask, out=stage.acts)
         self.track_threshold(stage, kth)
+
+    def forward_states(self, stage: Stage) -> None:
+        """Share out the budget of a very large batch that holds each state by its probability.
+
+        The largest pre-activations take k of probability in all. At the threshold the budget
+        serves only a share of the samples. So every state stands in the batch twice: the first
+        copy keeps what is at the threshold, the second does not, and the share is the copies'
+        weight.
+        """
+        assert stage.weights is not None
+        n_saes, d_sae, batch = stage.pre.shape
+        n = batch // 2
+        flat = stage.pre[:, :, :n].flatten(1)  # (saes, d_sae · n)
+        mass = (stage.weights[:, :, :n] / n).expand(n_saes, d_sae, n).flatten(1)  # probabilities
+        order = flat.argsort(dim=1, descending=True)
+        k = self.column([self.k(cfg, stage.step) for cfg in self.cfgs])[:, 0]  # (saes, 1)
+        spent = mass.gather(1, order).cumsum(1)
+        last = (spent < k).sum(1, keepdim=True).clamp(max=flat.shape[1] - 1)
+        kth = flat.gather(1, order.gather(1, last))
+        above, at = ((mass * (flat > kth)).sum(1), (mass * (flat == kth)).sum(1))
+        share = ((k[:, 0] - above) / at).clamp(0, 1)[:, None, None]
+        cut = kth.clamp(min=self.smallest)[:, :, None]
+        torch.ge(stage.pre, cut, out=stage.mask)
+        stage.mask[:, :, n:] *= stage.pre[:, :, n:] > kth[:, :, None]
+        torch.mul(stage.pre, stage.mask, out=stage.acts)
+        weights = 2 * stage.weights[:, :, :n]
+        stage.weights = torch.cat([weights * share, weights * (1 - share)], dim=-1)
+        self.track_threshold(stage, kth[:, 0])
 
     def track_threshold(self, stage: Stage, kth: Tensor) -> None:
         """Move each running threshold towards the smallest activation kept in this batch."""
@@ -205,7 +264,8 @@ class JumpReLUGate(Gate):
             self._add_tanh_penalty(stage, d_acts, half)
             through = near * threshold * d_acts
         else:
-            through = near * (threshold * d_acts + half * self._l0_penalty_slope(stage))
+            penalty = stage.weighted(half * self._l0_penalty_slope(stage))
+            through = near * (threshold * d_acts + penalty)
         stage.d_threshold -= through.sum(-1)
         d_acts *= stage.mask
         if cfgs[0].jumprelu_ste_to_input:
@@ -216,6 +276,7 @@ class JumpReLUGate(Gate):
         scale = self.column([cfg.jumprelu_tanh_scale for cfg in self.cfgs])
         norm = stage.norm[:, :, None]
         slope = (stage.acts * (scale * norm)).tanh_().square_().neg_().add_(1).mul_(half * scale)
+        slope = stage.weighted(slope)
         stage.d_norm += (slope * stage.acts).sum(-1)
         d_acts += slope.mul_(norm)
 
@@ -233,15 +294,24 @@ class JumpReLUGate(Gate):
             return
         assert stage.d_threshold is not None
         short = (threshold - stage.pre).clamp_(min=0)
-        weight = 0.5 * self.column(coefficients) * stage.dead[:, :, None]
+        weight = stage.weighted(0.5 * self.column(coefficients) * stage.dead[:, :, None])
         push = weight * stage.norm[:, :, None] * (short > 0)
         stage.d_norm += (weight * short).sum(-1)
         stage.d_threshold += push.sum(-1)
         d_pre -= push
 
 
+class MatryoshkaBatchTopKGate(BatchTopKGate):
+    """BatchTopK whose prefixes reconstruct the input too, with weights."""
+
+    varying = BatchTopKGate.varying | {"inner_loss_multipliers"}
+
+
 GATES: dict[str, type[Gate]] = {
     "standard": Gate,
+    "balanced_matryoshka": MatryoshkaGate,
+    "matryoshka_batchtopk": BatchTopKGate,
+    "balanced_matryoshka_batchtopk": MatryoshkaBatchTopKGate,
     "topk": TopKGate,
     "batchtopk": BatchTopKGate,
     "scheduled_batchtopk": ScheduledBatchTopKGate,

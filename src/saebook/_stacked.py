@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from saebook._gates import GATES, Stage
+from saebook._nesting import Nesting, prefix_widths
 
 MAX_GRAD_NORM = 1.0  # sae-lens clips each SAE's gradient to this norm
 
@@ -42,6 +43,7 @@ class Stack:
             flat.grad = grad
         self.optimizer = torch.optim.Adam(self.flat, fused=True)
         self.gate = GATES[self.cfgs[0].architecture()](self.cfgs, self.weights["W_dec"])
+        self.nesting = Nesting(self.cfgs, self.weights["W_dec"])
         self.since_fired = torch.zeros(self.weights["b_enc"].shape, device=device)
 
     def _dtype_groups(self) -> list[list[Tensor]]:
@@ -63,8 +65,12 @@ class Stack:
     @torch.no_grad()
     def train_step(self, batch: Batch, scratch: Scratch, step: int, lr: float) -> None:
         """Move every SAE by one step of Adam."""
-        self._gradients(batch, scratch.first(len(self.cfgs)), step)
+        self.gradients(batch, scratch, step)
         self._clip(2 / len(batch.x))
+        self.adam_step(lr)
+
+    def adam_step(self, lr: float) -> None:
+        """Take a step of Adam along the gradients as they are."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -98,36 +104,60 @@ class Stack:
                 getattr(sae, name).data.copy_(trained)
         self.gate.write_back(saes, last_step)
 
-    def _gradients(self, batch: Batch, buffer: dict[str, Tensor], step: int) -> None:
+    @torch.no_grad()
+    def gradients(self, batch: Batch, scratch: Scratch, step: int) -> None:
         """Fill the gradients, in units of `2 / batch`."""
+        buffer = scratch.first(len(self.cfgs))
         w, g = self.weights, self.grads
         norm = w["W_dec"].norm(dim=-1)  # (saes, d_sae)
         rescaled = self.gate.rescales_by_norm and self.cfgs[0].rescale_acts_by_decoder_norm
         scale = norm if rescaled else None
         enc, dec = _rescaled(w["W_enc"], w["W_dec"], scale, buffer)
-        stage = self._stage(step, norm, buffer)
+        stage = self._stage(step, norm, buffer, batch.weights)
 
         torch.mm(enc.flatten(0, 1), batch.x.T, out=stage.pre.flatten(0, 1))  # product 1: encode
         stage.pre += self._encoder_bias(enc, scale)[:, :, None]
         self.gate.forward(stage)
-        error = torch.bmm(dec.transpose(1, 2), stage.acts, out=buffer["error"])  # product 2: decode
-        error += w["b_dec"][:, :, None]
-        error -= batch.x_t  # (saes, d_in, batch)
-        acts_sum = stage.acts.sum(-1)
-        torch.bmm(stage.acts, error.transpose(1, 2), out=g["W_dec"])  # product 3: decoder gradient
-        d_pre = torch.bmm(dec, error, out=stage.spare)  # product 4: back through the decoder
+        errors = [buffer[f"error{q}"] for q in range(len(self.nesting.blocks))]
+        self.nesting.decode(stage.acts, dec, w["b_dec"], batch.x_t, errors)  # product 2
+        self._weigh(stage, errors)
+        self._decoder_bias_gradient(batch, stage, dec, errors)
+        self.nesting.accumulate(errors)
+        d_pre = stage.spare
+        self.nesting.backward(stage.acts, dec, errors, g["W_dec"], d_pre)  # products 3 and 4
         self.gate.backward(stage, d_pre)
-        self._add_auxiliary_loss(stage, dec, error, d_pre, g["W_dec"])
+        self._add_auxiliary_loss(stage, dec, errors[-1], d_pre, g["W_dec"])
         torch.mm(d_pre.flatten(0, 1), batch.x, out=g["W_enc"].flatten(0, 1))  # product 5
-        self._finish(batch, stage, enc, dec, scale, d_pre.sum(-1), acts_sum)
+        self._finish(stage, enc, scale, d_pre.sum(-1))
         self.since_fired += 1
         self.since_fired.masked_fill_(stage.acts.amax(-1) > 0, 0)
 
-    def _stage(self, step: int, norm: Tensor, buffer: dict[str, Tensor]) -> Stage:
+    def _weigh(self, stage: Stage, errors: list[Tensor]) -> None:
+        """Give the errors the weights of their prefixes and of their samples."""
+        self.nesting.weigh(errors)
+        if stage.weights is not None:
+            for error in errors:
+                error *= stage.weights
+
+    def _decoder_bias_gradient(
+        self, batch: Batch, stage: Stage, dec: Tensor, errors: list[Tensor]
+    ) -> None:
+        """The sum of the errors; a plain SAE on plain samples has it without touching them."""
+        g, b_dec = self.grads["b_dec"], self.weights["b_dec"]
+        if self.nesting.plain and batch.weights is None:
+            g.copy_(torch.bmm(stage.acts.sum(-1)[:, None], dec)[:, 0])
+            g.add_(b_dec, alpha=len(batch.x)).sub_(batch.x_sum)
+        else:
+            g.copy_(torch.stack([error.sum(-1) for error in errors]).sum(0))
+
+    def _stage(
+        self, step: int, norm: Tensor, buffer: dict[str, Tensor], weights: Tensor | None
+    ) -> Stage:
         if "threshold" in self.grads:
             self.grads["threshold"].zero_()
         return Stage(
             step=step,
+            weights=weights,
             pre=buffer["pre"],
             acts=buffer["acts"],
             mask=buffer["mask"],
@@ -163,24 +193,16 @@ class Stack:
             else:
                 chosen = torch.ones_like(acts)
             acts = acts * chosen
-            d_recons = weight * (atoms.T @ acts + error[i])  # the error is minus the residual
+            recons = atoms.T @ acts
+            if stage.weights is not None:
+                recons *= stage.weights[i]
+            d_recons = weight * (recons + error[i])  # the error is minus the residual
             d_pre[i, dead] += (atoms @ d_recons) * chosen
             d_dec[i, dead] += acts @ d_recons.T
 
-    def _finish(
-        self,
-        batch: Batch,
-        stage: Stage,
-        enc: Tensor,
-        dec: Tensor,
-        scale: Tensor | None,
-        d_bias: Tensor,
-        acts_sum: Tensor,
-    ) -> None:
+    def _finish(self, stage: Stage, enc: Tensor, scale: Tensor | None, d_bias: Tensor) -> None:
         """Carry the gradients over from the rescaled weights to the weights themselves."""
         w, g = self.weights, self.grads
-        g["b_dec"].copy_(torch.bmm(acts_sum[:, None], dec)[:, 0])
-        g["b_dec"].add_(w["b_dec"], alpha=len(batch.x)).sub_(batch.x_sum)
         if self.cfgs[0].apply_b_dec_to_input:
             g["b_dec"] -= torch.bmm(d_bias[:, None], enc)[:, 0]
             g["W_enc"].baddbmm_(d_bias[:, :, None], w["b_dec"][:, None], alpha=-1)
@@ -195,18 +217,26 @@ class Stack:
         """Bring the gradients to natural units and each SAE's gradient to a norm of at most one."""
         norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in self.grads.values()]
         norm = torch.stack([each.to(norms[0].dtype) for each in norms]).norm(dim=0) * unit
-        factor = (MAX_GRAD_NORM / (norm + 1e-6)).clamp(max=1) * unit
+        self.scale_gradients((MAX_GRAD_NORM / (norm + 1e-6)).clamp(max=1) * unit)
+
+    def scale_gradients(self, factor: Tensor | float) -> None:
+        """Multiply the gradients by a number, or by one for each SAE `(saes,)`."""
+        factor = torch.as_tensor(factor).expand(len(self.cfgs))
         for grad in self.grads.values():
-            grad.mul_(factor.to(grad.dtype).view(-1, *[1] * (grad.ndim - 1)))
+            grad.mul_(factor.to(grad).view(-1, *[1] * (grad.ndim - 1)))
 
 
 class Batch:
-    """A batch `x (batch, d_in)` with its transpose, contiguous, and its sum over the samples."""
+    """A batch `x (batch, d_in)` with its transpose, contiguous, and its sum over the samples.
 
-    def __init__(self, x: Tensor) -> None:
+    Samples count equally, or by `weights (saes, 1, batch)` of mean 1.
+    """
+
+    def __init__(self, x: Tensor, weights: Tensor | None = None) -> None:
         self.x = x
         self.x_t = x.T.contiguous()
         self.x_sum = x.sum(0)
+        self.weights = weights
 
 
 class Scratch:
@@ -215,18 +245,26 @@ class Scratch:
     Args:
         like: a tensor of the dtype and device wanted.
         n_saes: most SAEs that are at work at once.
-        batch, d_sae, d_in: sizes.
+        batch: samples a step.
+        cfg: a config of the SAEs, for their sizes.
     """
 
-    def __init__(self, like: Tensor, n_saes: int, *, batch: int, d_sae: int, d_in: int) -> None:
-        sizes = dict.fromkeys(("pre", "acts", "mask", "spare"), (d_sae, batch))
-        sizes |= {"error": (d_in, batch), "enc": (d_sae, d_in), "dec": (d_sae, d_in)}
+    def __init__(self, like: Tensor, n_saes: int, *, batch: int, cfg: Any) -> None:
+        sizes = self._sizes(batch, cfg)
         self.buffers = {name: like.new_empty(n_saes, *size) for name, size in sizes.items()}
 
-    @staticmethod
-    def bytes_per_sae(element_size: int, *, batch: int, d_sae: int, d_in: int) -> int:
+    @classmethod
+    def bytes_per_sae(cls, element_size: int, *, batch: int, cfg: Any) -> int:
         """Memory that the buffers of one SAE take."""
-        return element_size * (batch * (4 * d_sae + d_in) + 2 * d_sae * d_in)
+        return element_size * sum(
+            rows * columns for rows, columns in cls._sizes(batch, cfg).values()
+        )
+
+    @staticmethod
+    def _sizes(batch: int, cfg: Any) -> dict[str, tuple[int, int]]:
+        sizes = dict.fromkeys(("pre", "acts", "mask", "spare"), (cfg.d_sae, batch))
+        sizes |= dict.fromkeys(("enc", "dec"), (cfg.d_sae, cfg.d_in))
+        return sizes | {f"error{q}": (cfg.d_in, batch) for q in range(len(prefix_widths(cfg)))}
 
     def first(self, n: int) -> dict[str, Tensor]:
         """The buffers of the first `n` SAEs."""

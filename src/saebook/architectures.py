@@ -15,6 +15,22 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
 from saebook._checks import check_in_range, check_instance, check_non_negative_int
+from saebook.matryoshka import (
+    BalancedMatryoshkaBatchTopKTrainingSAE,
+    BalancedMatryoshkaBatchTopKTrainingSAEConfig,
+    BalancedMatryoshkaTrainingSAE,
+    BalancedMatryoshkaTrainingSAEConfig,
+)
+
+__all__ = [
+    "BalancedMatryoshkaBatchTopKTrainingSAE",
+    "BalancedMatryoshkaBatchTopKTrainingSAEConfig",
+    "BalancedMatryoshkaTrainingSAE",
+    "BalancedMatryoshkaTrainingSAEConfig",
+    "ScheduledBatchTopKTrainingSAE",
+    "ScheduledBatchTopKTrainingSAEConfig",
+    "with_k",
+]
 
 
 @dataclass
@@ -93,7 +109,11 @@ def with_k(sae: BatchTopKTrainingSAE, k: float) -> BatchTopKTrainingSAE:
     return changed
 
 
-if "scheduled_batchtopk" not in SAE_TRAINING_CLASS_REGISTRY:
-    register_sae_training_class(
-        "scheduled_batchtopk", ScheduledBatchTopKTrainingSAE, ScheduledBatchTopKTrainingSAEConfig
-    )
+_OURS = (
+    (ScheduledBatchTopKTrainingSAE, ScheduledBatchTopKTrainingSAEConfig),
+    (BalancedMatryoshkaTrainingSAE, BalancedMatryoshkaTrainingSAEConfig),
+    (BalancedMatryoshkaBatchTopKTrainingSAE, BalancedMatryoshkaBatchTopKTrainingSAEConfig),
+)
+for _sae_class, _cfg_class in _OURS:
+    if _cfg_class.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
+        register_sae_training_class(_cfg_class.architecture(), _sae_class, _cfg_class)

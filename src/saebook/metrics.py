@@ -23,8 +23,10 @@ from saebook._checks import (
     check_rows,
     check_same_shape,
     check_shape,
-    check_tensor,
 )
+from saebook._decoders import check_decoder, unit_rows
+from saebook.absorption import absorption_gap, detector_f1
+from saebook.hedging import HedgingDegree, feature_components, hedging_degree
 from saebook.true_dictionary import (
     batch_topk_reconstruction,
     true_dictionary_error,
@@ -32,10 +34,15 @@ from saebook.true_dictionary import (
 )
 
 __all__ = [
+    "HedgingDegree",
     "Matching",
+    "absorption_gap",
     "batch_topk_reconstruction",
     "decoder_pairwise_cosine",
+    "detector_f1",
+    "feature_components",
     "feature_cosines",
+    "hedging_degree",
     "l0",
     "match_features",
     "mean_squared_error",
@@ -65,7 +72,7 @@ def nth_decoder_projection(
         ValueError: for shapes that do not fit, values that are not finite, or n outside
             0 … d_sae − 1.
     """
-    d_sae, d_in = _check_decoder(W_dec).shape[-2:]
+    d_sae, d_in = check_decoder("W_dec", W_dec).shape[-2:]
     check_shape("b_dec", b_dec, (*W_dec.shape[:-2], d_in))
     check_finite("b_dec", b_dec)
     check_rows("x", x, d_in)
@@ -90,21 +97,6 @@ def _largest(values: Float[Tensor, " size"], ranks: Sequence[int]) -> Float[Tens
     return torch.from_numpy(np.partition(values.numpy(), indices)[indices])  # faster than a sort
 
 
-def _check_decoder(W_dec: Tensor, name: str = "W_dec") -> Tensor:
-    check_tensor(name, W_dec)
-    if W_dec.ndim < 2 or 0 in W_dec.shape:
-        raise ValueError(f"{name} must have shape (…, d_sae, d_in), got {tuple(W_dec.shape)}")
-    return check_finite(name, W_dec)
-
-
-def _unit_rows(name: str, rows: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    norms = _check_decoder(rows, name).norm(dim=-1, keepdim=True)
-    if bool((norms == 0).any()):
-        index = tuple((norms == 0).nonzero()[0, :-1].tolist())
-        raise ValueError(f"{name} must have no zero rows, got one at {index}: it has no direction")
-    return rows / norms
-
-
 def decoder_pairwise_cosine(W_dec: Float[Tensor, "*saes d_sae d_in"]) -> Float[Tensor, "*saes"]:
     """c_dec: the mean over pairs i < j of |cos(W_dec,i, W_dec,j)|, shape (*saes).
 
@@ -113,7 +105,7 @@ def decoder_pairwise_cosine(W_dec: Float[Tensor, "*saes d_sae d_in"]) -> Float[T
     Raises:
         ValueError: for fewer than two latents, a zero row, or values that are not finite.
     """
-    unit = _unit_rows("W_dec", W_dec)
+    unit = unit_rows("W_dec", W_dec)
     d_sae = unit.shape[-2]
     check_int_at_least("d_sae of W_dec", d_sae, 2)
     i, j = torch.triu_indices(d_sae, d_sae, offset=1, device=unit.device)
@@ -130,9 +122,9 @@ def feature_cosines(
     Raises:
         ValueError: for shapes that do not fit, zero rows, or values that are not finite.
     """
-    unit = _unit_rows("W_dec", W_dec)
+    unit = unit_rows("W_dec", W_dec)
     check_shape("directions", directions, ("n_features", unit.shape[-1]))
-    return unit @ _unit_rows("directions", directions).mT
+    return unit @ unit_rows("directions", directions).mT
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

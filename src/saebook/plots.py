@@ -7,6 +7,7 @@ DataFrames, never models or worlds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -20,6 +21,7 @@ from saebook._sweep_plots import new_axes, plot_sweep, plot_sweep_grid
 __all__ = [
     "plot_correlation_matrix",
     "plot_decoder_cosines",
+    "plot_feature_components",
     "plot_firing_probabilities",
     "plot_sweep",
     "plot_sweep_grid",
@@ -96,6 +98,45 @@ def plot_decoder_cosines(
         label=label,
         **kwargs,
     )
+
+
+def plot_feature_components(
+    components: Any,
+    *,
+    features: Sequence[str] | None = None,
+    latents: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    label: str | None = None,
+    **kwargs: Any,
+) -> Axes:
+    """Draw a small table of latents in feature coordinates as a heat map with its numbers.
+
+    Args:
+        components: (n_latents, n_features) components, such as `metrics.feature_components` gives.
+        features: names of the columns; by default their indices.
+        latents: names of the rows; by default their indices.
+        ax: where to draw.
+        label: the colour bar's label; None draws no bar.
+        kwargs: passed to `Axes.imshow`.
+
+    Raises:
+        ValueError: `components` is not a matrix, or the names are not as many as it has entries.
+    """
+    values = _array("components", components, ndim=2)
+    for name, names, size in (
+        ("latents", latents, values.shape[0]),
+        ("features", features, values.shape[1]),
+    ):
+        if names is not None and len(names) != size:
+            raise ValueError(f"{name} has {len(names)} names; expected {size}")
+    ax = _heat_map(values, ax, xlabel="Feature", ylabel="Latent", label=label, **kwargs)
+    ax.set_xticks(range(values.shape[1]), features)
+    ax.set_yticks(range(values.shape[0]), latents)
+    for (row, column), value in np.ndenumerate(values):
+        shown = f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
+        ink = style.LIGHT.text if abs(value) < 0.75 else style.LIGHT.background
+        ax.text(column, row, shown, ha="center", va="center", fontsize="small", color=ink)
+    return ax
 
 
 def plot_true_l0(

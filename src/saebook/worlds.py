@@ -1,14 +1,15 @@
 """Toy worlds with a known truth: feature directions times how the features fire.
 
+Here are the worlds of a Gaussian copula; the finite and the hierarchical ones are re-exported.
+
 Sources: Chanin & Garriga-Alonso, "Sparse but Wrong" (arXiv 2508.16560), its toy models of 5 and of
 50 features; directions are held in a `sae_lens.synthetic.FeatureDictionary`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -17,32 +18,50 @@ from torch import Tensor
 
 from saebook import copula
 from saebook._checks import (
-    check_finite,
     check_generator,
     check_in_range,
-    check_instance,
     check_positive_int,
     check_probabilities,
     check_shape,
-    check_unit_rows,
 )
 from saebook.copula import make_random_correlation
 from saebook.directions import make_orthonormal_directions, make_superposed_directions
+from saebook.finite_worlds import FiniteWorld, make_finite_world, make_parent_child_world
+from saebook.toy_world import (
+    MAX_STATES,
+    ToyWorld,
+    check_constant_magnitudes,
+    check_magnitudes,
+    make_feature_dictionary,
+    merge_states,
+    positive_share,
+)
+from saebook.tree_worlds import TreeWorld, make_family_world, make_forest_world, make_tree_world
 
 __all__ = [
+    "FiniteWorld",
+    "ToyWorld",
+    "TreeWorld",
     "World",
     "make_correlated_world",
+    "make_family_world",
     "make_fifty_feature_world",
+    "make_finite_world",
     "make_five_feature_world",
+    "make_forest_world",
     "make_independent_world",
     "make_orthonormal_directions",
+    "make_parent_child_world",
     "make_random_correlation",
     "make_superposed_directions",
+    "make_tree_world",
 ]
+
+_MAX_FEATURES = 16
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class World:
+class World(ToyWorld):
     """Feature directions and the law by which features fire, from which inputs are sampled.
 
     Feature i fires with probability p_i, independently or correlated by a Gaussian copula; when it
@@ -70,50 +89,29 @@ class World:
     _factor: Float[Tensor, "n_features n_features"] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_instance("feature_dict", self.feature_dict, FeatureDictionary)
-        check_unit_rows("directions", self.directions)
+        super().__post_init__()
         n_features, like = self.n_features, self.directions
         p = check_shape("firing_probabilities", self.firing_probabilities, (n_features,))
         check_probabilities("firing_probabilities", p)
-        mean = _per_feature("magnitude_mean", self.magnitude_mean, n_features).to(like)
-        std = _per_feature("magnitude_std", self.magnitude_std, n_features).to(like)
-        check_in_range("magnitude_std (its smallest entry)", std.min().item(), 0)
+        mean, std = check_magnitudes(self.magnitude_mean, self.magnitude_std, like)
         thresholds, factor, correlation = copula.firing_thresholds(p), None, self.correlation
         if correlation is not None:
             copula.check_correlation("correlation", correlation, n_features)
             correlation = correlation.to(like.device)
             factor = copula.copula_factor(correlation).to(like)
-        settings = {
-            "firing_probabilities": p.to(like.device),  # keeps its own precision, as correlation
-            "correlation": correlation,
-            "magnitude_mean": mean,
-            "magnitude_std": std,
-            "_thresholds": thresholds.to(like),
-            "_factor": factor,
-        }
-        for name, value in settings.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def directions(self) -> Float[Tensor, "n_features d_in"]:
-        """The feature directions, rows of norm 1, shape (n_features, d_in)."""
-        return self.feature_dict.feature_vectors.detach()
-
-    @property
-    def n_features(self) -> int:
-        """The number of features."""
-        return self.feature_dict.num_features
-
-    @property
-    def d_in(self) -> int:
-        """The dimension of the inputs."""
-        return self.feature_dict.hidden_dim
+        self._set(
+            firing_probabilities=p.to(like.device),  # keeps its own precision, as correlation
+            correlation=correlation,
+            magnitude_mean=mean,
+            magnitude_std=std,
+            _thresholds=thresholds.to(like),
+            _factor=factor,
+        )
 
     @property
     def true_l0(self) -> float:
         """The exact expected number of nonzero features per input, Σ p_i Φ(mean_i / std_i)."""
-        mean, std = (torch.as_tensor(m).double() for m in (self.magnitude_mean, self.magnitude_std))
-        survives = torch.where(std > 0, torch.special.ndtr(mean / std), (mean > 0).double())
+        survives = positive_share(self.magnitude_mean, self.magnitude_std)
         return float((self.firing_probabilities.double() * survives).sum())
 
     def joint_firing_probabilities(self) -> Float[Tensor, "n_features n_features"]:
@@ -138,30 +136,35 @@ class World:
         magnitudes = noise[1].mul_(self.magnitude_std).add_(self.magnitude_mean).relu_()
         return magnitudes.mul_(gaussian > self._thresholds)
 
-    def sample_with_feature_acts(
-        self, n: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "{n} {self.n_features}"], Float[Tensor, "{n} {self.d_in}"]]:
-        """Draw `n` inputs with the activations behind them: (n, n_features) and (n, d_in)."""
-        feature_acts = self.sample_feature_acts(n, generator)
-        with torch.no_grad():
-            return feature_acts, self.feature_dict(feature_acts)
+    def support(self) -> tuple[Float[Tensor, "n_states n_features"], Float[Tensor, " n_states"]]:
+        """All activations that occur, (n_states, n_features), and their probabilities, in float64.
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {self.d_in}"]:
-        """Draw `n` inputs x, (n, d_in), from `generator`."""
-        return self.sample_with_feature_acts(n, generator)[1]
+        Rows are distinct and sorted, each has a probability above 0, and these sum to 1. Taught in
+        the chapter "Hedging and absorption".
 
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> World:
-        """The same world on another device or in another floating-point type."""
-        feature_dict = copy.deepcopy(self.feature_dict).to(device=device, dtype=dtype)
-        return replace(self, feature_dict=feature_dict)
+        Raises:
+            ValueError: if magnitudes vary, features are correlated, or there are more than 16.
+        """
+        check_constant_magnitudes(self.magnitude_std)
+        self._check_countable()
+        p, mean = self.firing_probabilities.double(), torch.as_tensor(self.magnitude_mean).double()
+        bits = torch.arange(2**self.n_features, device=p.device)[:, None]
+        fires = bits.bitwise_right_shift(torch.arange(self.n_features, device=p.device)) % 2 == 1
+        probabilities = torch.where(fires, p, 1 - p).prod(dim=1)
+        return merge_states(fires * mean.relu(), probabilities)
 
-
-def _per_feature(name: str, value: Tensor | float, n_features: int) -> Tensor:
-    if not isinstance(value, Tensor):
-        value = torch.full((n_features,), check_in_range(name, value), dtype=torch.float64)
-    return check_finite(name, check_shape(name, value, (n_features,)))
+    def _check_countable(self) -> None:
+        correlation = self.correlation
+        if correlation is not None and bool((correlation - correlation.diag().diag()).any()):
+            raise ValueError(
+                "support() needs features that fire independently: correlation must be None or "
+                "diagonal (a copula's states have no closed-form probabilities)"
+            )
+        if self.n_features > _MAX_FEATURES:
+            raise ValueError(
+                f"support() lists 2 ** n_features states: n_features must be at most "
+                f"{_MAX_FEATURES} ({MAX_STATES:,} states), got {self.n_features}"
+            )
 
 
 def make_correlated_world(
@@ -176,13 +179,8 @@ def make_correlated_world(
 
     A `correlation` of None stands for features that fire independently.
     """
-    check_shape("directions", directions, ("n_features", "d_in"))
-    n_features, d_in = directions.shape
-    feature_dict = FeatureDictionary(n_features, d_in, initializer=None, seed=0)
-    feature_dict.to(directions).requires_grad_(False)
-    feature_dict.feature_vectors.copy_(directions)
     return World(
-        feature_dict=feature_dict,
+        feature_dict=make_feature_dictionary(directions),
         firing_probabilities=firing_probabilities,
         correlation=correlation,
         magnitude_mean=magnitude_mean,

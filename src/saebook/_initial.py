@@ -1,0 +1,107 @@
+"""What is checked and built before any training starts: configs, seeds, initial weights."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from sae_lens import TrainingSAE, TrainingSAEConfig, __version__
+from sae_lens.registry import get_sae_training_class
+
+from saebook._checks import check_in_range, check_non_negative_int, check_positive_int
+from saebook._gates import GATES
+
+Init = Sequence[TrainingSAE[Any]] | Callable[[TrainingSAE[Any]], None]
+
+
+def check_configs(cfgs: Sequence[TrainingSAEConfig]) -> None:
+    """Check that sae-lens training configs can be trained as one stack.
+
+    Raises:
+        ValueError, TypeError: naming the field, its values and what was expected.
+    """
+    if len(cfgs) == 0:
+        raise ValueError("cfgs must hold at least one sae-lens training config, got none")
+    for cfg in cfgs:
+        if not isinstance(cfg, TrainingSAEConfig):
+            raise TypeError(f"cfgs must hold sae-lens training configs, got {type(cfg).__name__}")
+    architectures = sorted({cfg.architecture() for cfg in cfgs})
+    if len(architectures) > 1 or architectures[0] not in GATES:
+        known = sorted(GATES)
+        raise ValueError(f"cfgs must share one architecture of {known}, got {architectures}")
+    varying = GATES[architectures[0]].varying | {"decoder_init_norm", "metadata"}
+    for field in dataclasses.fields(cfgs[0]):
+        values = [getattr(cfg, field.name) for cfg in cfgs]
+        if field.name not in varying and any(value != values[0] for value in values):
+            different = sorted(set(map(str, values)))
+            raise ValueError(f"cfgs must agree in {field.name}, got {different}")
+    for cfg in cfgs:
+        _check_config(cfg)
+
+
+def _check_config(cfg: Any) -> None:
+    """Check what sae-lens leaves unchecked in a config, and what a stack cannot serve."""
+    check_positive_int("d_in", cfg.d_in)
+    check_positive_int("d_sae", cfg.d_sae)
+    if hasattr(cfg, "k"):
+        check_in_range("k", cfg.k, 0, cfg.d_sae, open_minimum=True)
+        if cfg.architecture() == "topk":
+            check_positive_int("k", cfg.k)
+    for name in ("l1_coefficient", "l0_coefficient", "aux_loss_coefficient"):
+        if hasattr(cfg, name):
+            check_in_range(name, getattr(cfg, name), 0, open_maximum=True)
+    fixed = {
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "lp_norm": 1.0,
+        "use_matryoshka_aux_loss": False,
+    }
+    for name, value in fixed.items():
+        if getattr(cfg, name, value) != value:
+            raise ValueError(f"{name} must be {value!r} in an ensemble, got {getattr(cfg, name)!r}")
+    if cfg.dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64' in an ensemble, got {cfg.dtype!r}")
+
+
+def check_seeds(seeds: Sequence[int], n_saes: int) -> list[int]:
+    """Return the seeds if there is one whole number per SAE."""
+    if isinstance(seeds, int) or len(seeds) != n_saes:
+        got = seeds if isinstance(seeds, int) else f"{len(seeds)} of them"
+        raise ValueError(f"seeds must hold one whole number per config, {n_saes} in all, got {got}")
+    return [check_non_negative_int("seeds", seed) for seed in seeds]
+
+
+def fresh_saes(
+    cfgs: Sequence[TrainingSAEConfig], seeds: list[int], init: Init | None
+) -> list[TrainingSAE[Any]]:
+    """sae-lens SAEs with weights drawn from their seeds or taken from `init`."""
+    saes = []
+    with torch.random.fork_rng(devices=[]):
+        for cfg, seed in zip(cfgs, seeds, strict=True):
+            torch.manual_seed(seed)
+            cfg = copy.deepcopy(cfg)
+            cfg.device = "cpu"
+            cfg.sae_lens_training_version = __version__
+            sae = get_sae_training_class(cfg.architecture())[0](cfg)
+            if callable(init):
+                init(sae)
+            saes.append(sae)
+    if init is not None and not callable(init):
+        _copy_weights(init, saes)
+    return saes
+
+
+def _copy_weights(sources: Sequence[TrainingSAE[Any]], saes: Sequence[TrainingSAE[Any]]) -> None:
+    n = len(saes)
+    if len(sources) != n:
+        raise ValueError(f"init must hold one SAE per config, {n} in all, got {len(sources)}")
+    for source, sae in zip(sources, saes, strict=True):
+        for name, weight in sae.named_parameters():
+            start = dict(source.named_parameters()).get(name)
+            if start is None or start.shape != weight.shape:
+                got = "none" if start is None else tuple(start.shape)
+                raise ValueError(f"init must have {name} of shape {tuple(weight.shape)}, got {got}")
+            weight.data.copy_(start.data)

@@ -1,0 +1,246 @@
+"""Exact training on finite worlds against autograd, closed forms and sampled training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from sae_lens import (
+    BatchTopKTrainingSAEConfig,
+    JumpReLUTrainingSAEConfig,
+    StandardTrainingSAEConfig,
+    TopKTrainingSAEConfig,
+)
+from sae_lens.saes.sae import TrainStepInput
+from sae_lens.synthetic import init_sae_to_match_feature_dict
+
+from saebook import worlds
+from saebook._initial import fresh_saes
+from saebook._stacked import Batch, Scratch, Stack
+from saebook.architectures import (
+    BalancedMatryoshkaBatchTopKTrainingSAEConfig,
+    BalancedMatryoshkaTrainingSAEConfig,
+)
+from saebook.ensembles import train_ensemble
+from saebook.population import expected_loss, support_inputs, train_population
+
+SHAPE = {"d_in": 10, "d_sae": 4}
+QUIET = {"progress": False}
+
+
+@pytest.fixture(scope="module")
+def family():
+    generator = torch.Generator().manual_seed(0)
+    return worlds.make_family_world(generator=generator, d_in=10)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    generator = torch.Generator().manual_seed(0)
+    return worlds.make_parent_child_world(generator=generator, d_in=10)
+
+
+def near_truth(world, noise=0.05):
+    def init(sae):
+        init_sae_to_match_feature_dict(sae, world.feature_dict, noise_level=noise)
+
+    return init
+
+
+CONFIGS = {
+    "standard": StandardTrainingSAEConfig(l1_coefficient=0.05, **SHAPE),
+    "topk": TopKTrainingSAEConfig(k=1, **SHAPE),
+    "jumprelu": JumpReLUTrainingSAEConfig(l0_coefficient=0.05, jumprelu_bandwidth=0.5, **SHAPE),
+    "matryoshka": BalancedMatryoshkaTrainingSAEConfig(
+        l1_coefficient=0.05,
+        matryoshka_widths=[1, 2, 4],
+        inner_loss_multipliers=[math.inf, 0.5],
+        **SHAPE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_gradient_is_that_of_sae_lens_loss_averaged_over_the_states(name, family):
+    cfg = replace(CONFIGS[name], dtype="float64")
+    (sae,) = fresh_saes([cfg], [3], near_truth(family, 0.2))
+    if hasattr(sae, "threshold"):
+        sae.threshold.data = sae.threshold.data.double() + 0.3
+    x, p = support_inputs(family, d_in=10)
+    stack = Stack([sae], device=x.device, dead_feature_window=9)
+    scratch = Scratch(x, 1, batch=len(x), cfg=cfg)
+    stack.gradients(Batch(x, p[None, None] * len(x)), scratch, 0)
+    stack.scale_gradients(2 / len(x))
+    found = sum(float(grad.square().sum()) for grad in stack.grads.values()) ** 0.5
+    assert found > 0.01
+    torch.testing.assert_close(
+        expected_loss([sae], family).gradient_norm[0].item(), found, rtol=1e-8, atol=0
+    )
+
+
+def test_training_stops_at_a_gradient_norm_below_the_tolerance(family):
+    cfgs = [
+        BalancedMatryoshkaTrainingSAEConfig(
+            l1_coefficient=0.03,
+            matryoshka_widths=[1, 4],
+            inner_loss_multipliers=beta,
+            **SHAPE,
+        )
+        for beta in (0.0, 0.25, 1.0)
+    ]
+    saes = train_population(cfgs, family, init=near_truth(family, 0), tolerance=1e-7, **QUIET)
+    found = expected_loss(saes, family)
+    assert float(found.gradient_norm.max()) < 1e-7
+    start = expected_loss(
+        train_population(cfgs, family, init=near_truth(family, 0), tolerance=1e9, **QUIET), family
+    )
+    assert bool((found.loss < start.loss).all())
+    assert saes[0].W_dec.dtype == torch.float64
+
+
+def test_a_single_latent_without_penalty_does_what_the_closed_form_of_a_tied_latent_says(pair):
+    # With encoder and decoder tied and no biases the best unit latent is the first eigenvector of
+    # E[x xᵀ] = [[p, q], [q, q]] with p = P(parent), q = P(parent and child). The trained SAE has
+    # biases as well, so it may only be better.
+    q, p = 0.05, 0.25
+    eigenvalues = torch.linalg.eigvalsh(torch.tensor([[p, q], [q, q]], dtype=torch.float64))
+    cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=0.0)
+    saes = train_population([cfg], pair, init=near_truth(pair, 0.1), tie_weights=True, **QUIET)
+    assert torch.equal(saes[0].W_enc, saes[0].W_dec.T)
+    found = expected_loss(saes, pair, tie_weights=True)
+    assert float(found.gradient_norm[0]) < 1e-6
+    assert 0 < float(found.loss[0]) < p + q - float(eigenvalues[-1])
+
+
+def test_sampled_training_agrees_within_its_standard_error(pair):
+    cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=1e-3)
+    exact = train_population([cfg], pair, init=near_truth(pair, 0.1), **QUIET)[0]
+    ratios = []
+    for seed in range(6):
+        sampled = train_ensemble(
+            [cfg],
+            pair.sample,
+            steps=3000,
+            batch_size=512,
+            lr=3e-3,
+            lr_decay_steps=1500,
+            seeds=[0],
+            init=near_truth(pair, 0.1),
+            generator=torch.Generator().manual_seed(seed),
+            **QUIET,
+        )[0]
+        ratios.append(child_ratio(sampled, pair))
+    ratios = torch.tensor(ratios, dtype=torch.float64)
+    standard_error = float(ratios.std()) / len(ratios) ** 0.5
+    assert standard_error < 0.01
+    assert abs(float(ratios.mean()) - child_ratio(exact, pair)) < 4 * standard_error
+
+
+def child_ratio(sae, world):
+    parent, child = (sae.W_dec.detach().double() @ world.directions.double().T)[0].tolist()
+    return child / parent
+
+
+def test_batchtopk_at_the_true_l0_mixes_no_siblings(family):
+    # Child latents may carry a part of the parent: where a child fires the parent does too.
+    cfg = BatchTopKTrainingSAEConfig(k=family.true_l0, **SHAPE)
+    (sae,) = train_population([cfg], family, init=near_truth(family), tolerance=1e-4, **QUIET)
+    components = sae.W_dec.detach() @ family.directions.double().T
+    others = components[:, 1:] - torch.diag(components.diagonal())[:, 1:]
+    assert float(others.abs().max()) < 1e-3
+    assert float(components.diagonal().min()) > 0.5
+
+
+def test_batchtopk_shares_its_budget_as_a_large_batch_of_samples_does(family):
+    cfg = BalancedMatryoshkaBatchTopKTrainingSAEConfig(
+        k=0.2, matryoshka_widths=[1, 4], dtype="float64", **SHAPE
+    )
+    (sae,) = fresh_saes([cfg], [0], near_truth(family, 0.1))
+    x, p = support_inputs(family, d_in=10)
+    stack = Stack([sae], device=x.device, dead_feature_window=9)
+    scratch = Scratch(x, 1, batch=2 * len(x), cfg=cfg)
+    stack.gradients(Batch(x.repeat(2, 1), p.repeat(2)[None, None] * len(x)), scratch, 0)
+    stack.scale_gradients(1 / len(x))
+
+    copies = torch.tensor((p * 40_000).round().tolist(), dtype=torch.int64)
+    large = x.repeat_interleave(copies, dim=0)
+    order = torch.randperm(len(large), generator=torch.Generator().manual_seed(0))
+    step_input = TrainStepInput(
+        sae_in=large[order],
+        coefficients={},
+        dead_neuron_mask=None,
+        n_training_steps=0,
+        is_logging_step=False,
+    )
+    sae.training_forward_pass(step_input).loss.backward()
+    for name in ("W_dec", "b_dec", "b_enc"):
+        found, sampled = stack.grads[name][0], getattr(sae, name).grad.detach()
+        assert float((found - sampled).norm() / sampled.norm()) < 0.02
+
+
+def test_worlds_that_differ_in_probabilities_train_side_by_side(family):
+    cfg = StandardTrainingSAEConfig(l1_coefficient=0.05, **SHAPE)
+    others = [
+        worlds.make_family_world(
+            generator=torch.Generator().manual_seed(0), d_in=10, children=children
+        )
+        for children in ([0.1, 0.2, 0.3], [0.4, 0.2, 0.1])
+    ]
+    start = near_truth(family)
+    together = train_population([cfg] * 2, others, init=start, **QUIET)
+    for sae, world in zip(together, others, strict=True):
+        (alone,) = train_population([cfg], world, init=start, **QUIET)
+        torch.testing.assert_close(sae.W_dec, alone.W_dec, rtol=0, atol=1e-4)
+    assert not torch.allclose(together[0].W_dec, together[1].W_dec, atol=1e-2)
+    both = expected_loss(together, others).loss
+    assert both[1] == expected_loss([together[1]], others[1]).loss[0]
+
+
+def test_a_run_that_does_not_converge_says_so(pair):
+    cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1)
+    with pytest.warns(UserWarning, match="1 of 1 SAEs have a gradient norm above tolerance"):
+        train_population([cfg], pair, steps=5, **QUIET)
+
+
+def continuous(pair):
+    directions = pair.directions
+    return worlds.make_independent_world(torch.tensor([0.2, 0.3]), directions, magnitude_std=0.1)
+
+
+BAD = {
+    "needs a finite world": lambda cfg, pair: train_population([cfg], continuous(pair)),
+    "world must be ToyWorld": lambda cfg, pair: train_population([cfg], pair.sample),
+    "world must have d_in = 12": lambda cfg, pair: train_population(
+        [StandardTrainingSAEConfig(d_in=12, d_sae=1)], pair
+    ),
+    "steps must be at least 1": lambda cfg, pair: train_population([cfg], pair, steps=0),
+    "tolerance must be in": lambda cfg, pair: train_population([cfg], pair, tolerance=-1.0),
+    "lr must be in": lambda cfg, pair: train_population([cfg], pair, lr=0.0),
+    "world must be one world or one per SAE, 1 in all, got 2": lambda cfg, pair: train_population(
+        [cfg], [pair, pair]
+    ),
+    "same states": lambda cfg, pair: train_population(
+        [cfg, cfg],
+        [
+            pair,
+            worlds.make_parent_child_world(
+                generator=torch.Generator().manual_seed(0), d_in=10, child_otherwise=0.1
+            ),
+        ],
+    ),
+    "seeds must hold one": lambda cfg, pair: train_population([cfg], pair, seeds=[1, 2]),
+    "cfgs must hold at least one": lambda cfg, pair: train_population([], pair),
+    "share a budget": lambda cfg, pair: expected_loss(
+        fresh_saes([BatchTopKTrainingSAEConfig(k=1, **SHAPE)], [0], None), pair
+    ),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_refused_by_name(message, pair):
+    cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1)
+    with pytest.raises((ValueError, TypeError), match=message):
+        BAD[message](cfg, pair)
