@@ -15,6 +15,8 @@ TRAINING = {
     "_nesting",
     "_selection",
     "_stacked",
+    "_stationarity",
+    "_support",
     "ensembles",
     "population",
 }
@@ -83,6 +85,12 @@ FORBIDDEN = {
     | TRAINING
     | METRICS
     | READERS,
+    "_support": METRICS
+    | READERS
+    | (WORLDS - {"toy_world"})
+    | (TRAINING - {"_support"})
+    | {"architectures", "true_l0"},
+    "_stationarity": METRICS | READERS | {"ensembles", "population", "true_l0", "worlds"},
     "population": METRICS | READERS | {"ensembles", "true_l0", "worlds"},  # needs only a support
     "architectures": WORLDS | TRAINING | READERS | {"true_l0"},
     "matryoshka": WORLDS | TRAINING | METRICS | READERS | {"architectures", "true_l0"},

@@ -11,6 +11,7 @@ from sae_lens.saes.sae import TrainStepInput
 from saebook.architectures import (
     ScheduledBatchTopKTrainingSAE,
     ScheduledBatchTopKTrainingSAEConfig,
+    widened,
     with_k,
 )
 
@@ -94,3 +95,32 @@ def test_with_k_keeps_another_number_of_activations_and_leaves_the_original_alon
     assert torch.equal(sae.encode(x), before)
     with pytest.raises(ValueError, match=r"k must be in \(0, 8\], got 9"):
         with_k(sae, 9)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "matryoshka_batchtopk"])
+def test_a_widened_sae_has_the_old_latents_first_and_fresh_ones_after_them(architecture):
+    sae_class, cfg_class = get_sae_training_class(architecture)
+    extra = {"matryoshka_widths": [2, 4]} if "matryoshka" in architecture else {}
+    torch.manual_seed(0)
+    sae = sae_class(cfg_class(d_in=3, d_sae=4, **({"k": 2} if extra else {}), **extra))
+    for weight in sae.parameters():
+        weight.data = torch.rand_like(weight)
+    before = {name: weight.clone() for name, weight in sae.named_parameters()}
+    wide = widened(sae, 3, seed=7)
+    assert type(wide) is type(sae)
+    assert wide.cfg.d_sae == 7
+    for name, weight in wide.named_parameters():
+        old = weight if name == "b_dec" else weight[:, :4] if name == "W_enc" else weight[:4]
+        torch.testing.assert_close(old, before[name])
+    assert float(wide.W_dec[4:].detach().norm(dim=1).min()) > 0.05
+    assert extra == {} or wide.cfg.matryoshka_widths == [2, 7]
+    assert sae.cfg.d_sae == 4
+    torch.testing.assert_close(widened(sae, 3, seed=7).W_dec, wide.W_dec)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("n_new", "error"), [(0, ValueError), (1.5, TypeError)])
+def test_widening_wants_a_positive_number_of_latents(n_new, error):
+    sae = ScheduledBatchTopKTrainingSAE(make_config())
+    with pytest.raises(error, match="n_new must be"):
+        widened(sae, n_new, seed=0)

@@ -19,12 +19,14 @@ from sae_lens.synthetic import init_sae_to_match_feature_dict
 from saebook import worlds
 from saebook._initial import fresh_saes
 from saebook._stacked import Batch, Scratch, Stack
+from saebook._stationarity import _distance_of_hull
+from saebook._support import support_inputs
 from saebook.architectures import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
     BalancedMatryoshkaTrainingSAEConfig,
 )
 from saebook.ensembles import train_ensemble
-from saebook.population import expected_loss, support_inputs, train_population
+from saebook.population import expected_loss, train_population
 
 SHAPE = {"d_in": 10, "d_sae": 4}
 QUIET = {"progress": False}
@@ -118,14 +120,14 @@ def test_sampled_training_agrees_within_its_standard_error(pair):
     cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=1e-3)
     exact = train_population([cfg], pair, init=near_truth(pair, 0.1), **QUIET)[0]
     ratios = []
-    for seed in range(6):
+    for seed in range(5):
         sampled = train_ensemble(
             [cfg],
             pair.sample,
-            steps=3000,
-            batch_size=512,
+            steps=1000,
+            batch_size=1024,
             lr=3e-3,
-            lr_decay_steps=1500,
+            lr_decay_steps=800,
             seeds=[0],
             init=near_truth(pair, 0.1),
             generator=torch.Generator().manual_seed(seed),
@@ -196,6 +198,27 @@ def test_worlds_that_differ_in_probabilities_train_side_by_side(family):
     assert not torch.allclose(together[0].W_dec, together[1].W_dec, atol=1e-2)
     both = expected_loss(together, others).loss
     assert both[1] == expected_loss([together[1]], others[1]).loss[0]
+
+
+def test_at_a_kink_the_gradient_does_not_vanish_but_a_subgradient_does():
+    # Rare, middling and frequent children: at this beta some pre-activations end at exactly 0.
+    world = worlds.make_family_world(
+        generator=torch.Generator().manual_seed(0), children=[0.02, 0.15, 0.5], d_in=4
+    )
+    cfg = BalancedMatryoshkaTrainingSAEConfig(
+        d_in=4, d_sae=4, l1_coefficient=0.03, matryoshka_widths=[1, 4], inner_loss_multipliers=2.0
+    )
+    found = expected_loss(train_population([cfg], world, init=near_truth(world, 0), **QUIET), world)
+    assert float(found.gradient_norm[0]) > 1e-5
+    assert float(found.subgradient_norm[0]) < 0.5 * float(found.gradient_norm[0])
+    fresh = expected_loss(fresh_saes([replace(cfg, dtype="float64")], [0], None), world)
+    assert float(fresh.subgradient_norm[0]) > 0.5 * float(fresh.gradient_norm[0]) > 0.01
+
+
+def test_the_distance_of_a_hull_is_that_of_its_nearest_point():
+    distance = _distance_of_hull(torch.tensor([[1.0, 1.0], [1.0, -1.0], [3.0, 0.0]]).numpy())
+    assert distance == pytest.approx(1.0, abs=0.02)
+    assert _distance_of_hull(torch.tensor([[1.0], [-3.0]]).numpy()) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_run_that_does_not_converge_says_so(pair):

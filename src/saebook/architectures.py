@@ -1,20 +1,31 @@
 """SAE architectures that sae-lens lacks, registered with sae-lens under their own names.
 
 Importing this module registers them, so `sae_lens.TrainingSAE.from_dict`, loading and saving find
-them. Taught in the chapter "Finding the true L0".
+them. Taught in the chapters "Finding the true L0" and "Balancing Matryoshka SAEs".
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training_class
+import torch
+from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, TrainingSAE
+from sae_lens.registry import (
+    SAE_TRAINING_CLASS_REGISTRY,
+    get_sae_training_class,
+    register_sae_training_class,
+)
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
-from saebook._checks import check_in_range, check_instance, check_non_negative_int
+from saebook._checks import (
+    check_in_range,
+    check_instance,
+    check_non_negative_int,
+    check_positive_int,
+)
 from saebook.matryoshka import (
     BalancedMatryoshkaBatchTopKTrainingSAE,
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
@@ -29,6 +40,7 @@ __all__ = [
     "BalancedMatryoshkaTrainingSAEConfig",
     "ScheduledBatchTopKTrainingSAE",
     "ScheduledBatchTopKTrainingSAEConfig",
+    "widened",
     "with_k",
 ]
 
@@ -107,6 +119,38 @@ def with_k(sae: BatchTopKTrainingSAE, k: float) -> BatchTopKTrainingSAE:
     changed = copy.deepcopy(sae)
     changed.activation_fn.k = check_in_range("k", k, 0, sae.cfg.d_sae, open_minimum=True)
     return changed
+
+
+def widened(sae: TrainingSAE[Any], n_new: int, *, seed: int) -> TrainingSAE[Any]:
+    """An SAE with `n_new` fresh latents after those of a trained one, to be trained further.
+
+    The old latents keep their weights; the new ones are drawn as sae-lens draws them. The last
+    prefix of a Matryoshka SAE grows with it. Taught in the chapter "Hedging and absorption".
+
+    Args:
+        sae: a trained sae-lens training SAE; it stays as it is.
+        n_new: number of latents to add.
+        seed: draws the new latents, as `torch.manual_seed` would.
+
+    Raises:
+        TypeError, ValueError: for what is no training SAE, or a number below 1.
+    """
+    check_instance("sae", sae, TrainingSAE)
+    changes: dict[str, Any] = {"d_sae": sae.cfg.d_sae + check_positive_int("n_new", n_new)}
+    if hasattr(sae.cfg, "matryoshka_widths"):
+        changes["matryoshka_widths"] = [*sae.cfg.matryoshka_widths[:-1], changes["d_sae"]]
+    cfg = replace(copy.deepcopy(sae.cfg), **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(check_non_negative_int("seed", seed))
+        wide = get_sae_training_class(cfg.architecture())[0](cfg)
+    old = slice(sae.cfg.d_sae)
+    with torch.no_grad():
+        wide.W_enc[:, old] = sae.W_enc
+        wide.b_dec.copy_(sae.b_dec)
+        for name in ("W_dec", "b_enc", "threshold"):
+            if hasattr(sae, name):
+                getattr(wide, name)[old] = getattr(sae, name)
+    return wide
 
 
 _OURS = (
