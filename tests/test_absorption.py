@@ -38,6 +38,7 @@ def relu_latent(*encoder: float) -> torch.Tensor:
 
 def gap(latent_acts, feature_acts=STATES, parents=TREE, latent_of_feature=None, **settings):
     latent = ints(0, -1, -1) if latent_of_feature is None else latent_of_feature
+    settings = {"with_siblings": True, **settings}
     return metrics.absorption_gap(latent_acts, feature_acts, parents, latent, **settings)
 
 
@@ -57,6 +58,22 @@ def test_absorption_gap_of_small_cases_worked_by_hand(encoder, gaps, silent):
     table = gap(relu_latent(*encoder))
     assert table["gap"].tolist() == pytest.approx(gaps)
     assert table["silent_gap"].tolist() == pytest.approx(silent)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "gaps", "silent"),
+    [
+        ((2.0, 0.0, 0.0), [0.0, 0.0], [0.0, 0.0]),
+        ((1.0, -1.0, 0.0), [1.0, 0.0], [1.0, 0.0]),  # child 2 is not blamed for child 1
+        ((1.0, -0.5, 0.3), [0.5, -0.3], [0.0, 0.0]),
+    ],
+)
+def test_by_default_a_child_is_measured_without_its_siblings(encoder, gaps, silent):
+    latent = relu_latent(*encoder)
+    table = metrics.absorption_gap(latent, STATES, TREE, ints(0, -1, -1))
+    assert table["gap"].tolist() == pytest.approx(gaps)
+    assert table["silent_gap"].tolist() == pytest.approx(silent)
+    assert table["share_both"].tolist() == pytest.approx([0.2, 0.2])
 
 
 def test_the_table_names_each_pair_and_what_was_measured():

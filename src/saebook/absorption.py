@@ -34,11 +34,12 @@ def absorption_gap(
     latent_of_feature: Int[Tensor, " n_features"],
     *,
     weights: Float[Tensor, " n"] | None = None,
+    with_siblings: bool = False,
 ) -> pd.DataFrame:
     """By how much a parent's latent fades when a child fires too, for each parent and child.
 
-    Over the samples where the parent fires and none of its children (*alone*) and those where
-    parent and this child fire, whatever the others do (*both*), with a the latent's activation:
+    Over the samples where the parent fires and none of its children (*alone*) and those where the
+    parent fires and of its children this one only (*both*), with a the latent's activation:
 
         gap        = 1 − mean(a | both) / mean(a | alone)
         silent_gap = P(a ≤ 0 | both) − P(a ≤ 0 | alone)
@@ -58,6 +59,8 @@ def absorption_gap(
         latent_of_feature: index of each feature's latent, −1 for none, as in `Matching.latent`.
         weights: of the samples, such as the probabilities of a finite world's states; by default
             all the same.
+        with_siblings: whether *both* also takes samples where other children fire. They add their
+            own effect on the latent to this child's.
 
     Raises:
         ValueError: for shapes that do not fit, values that are not finite, indices out of range,
@@ -75,7 +78,9 @@ def absorption_gap(
         acts = latent_acts[:, latent].double()
         alone = _measure(acts, shares * (fires[:, parent] & ~fires[:, children].any(1)))
         for child in children:
-            both = _measure(acts, shares * (fires[:, parent] & fires[:, child]))
+            siblings = [] if with_siblings else [other for other in children if other != child]
+            only = fires[:, parent] & fires[:, child] & ~fires[:, siblings].any(1)
+            both = _measure(acts, shares * only)
             rows.append([parent, child, latent, *_gaps(alone, both), *alone, *both])
     return pd.DataFrame(rows, columns=_COLUMNS)
 
