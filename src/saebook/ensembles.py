@@ -58,6 +58,10 @@ def train_ensemble(
 ) -> list[TrainingSAE[Any]]:
     """Train one SAE per config in one stacked program; return them in the order of the configs.
 
+    The numbers are those of sae-lens, but for one case: activations that tie exactly at BatchTopK's
+    threshold are all kept here, where sae-lens keeps an arbitrary part. Only worlds without
+    continuous magnitudes have such ties.
+
     Args:
         cfgs: sae-lens training configs of one architecture and shape: standard, topk, batchtopk,
             jumprelu, matryoshka_batchtopk, or one of `architectures`. They may differ in k, in
