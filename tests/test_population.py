@@ -182,6 +182,61 @@ def test_batchtopk_shares_its_budget_as_a_large_batch_of_samples_does(family):
         assert float((found - sampled).norm() / sampled.norm()) < 0.02
 
 
+@pytest.mark.parametrize(
+    ("child_given_parent", "child_otherwise", "ratio", "bias"),
+    [(0.2, 0.2, 0.0, 0.2), (0.2, 0.0, 0.251, -0.012), (0.2, 0.1, 0.227, 0.065)],
+    ids=["independent", "hierarchical", "positively correlated"],
+)
+def test_a_single_latent_hedges_as_in_independent_trials(
+    child_given_parent, child_otherwise, ratio, bias
+):
+    world = worlds.make_parent_child_world(
+        generator=torch.Generator().manual_seed(0),
+        child_given_parent=child_given_parent,
+        child_otherwise=child_otherwise,
+    )
+    cfg = StandardTrainingSAEConfig(d_in=50, d_sae=1, l1_coefficient=1e-3)
+    (sae,) = train_population([cfg], world, init=near_truth(world, 0.1), **QUIET)
+    assert child_ratio(sae, world) == pytest.approx(ratio, abs=0.005)
+    child = world.directions[1].double()
+    assert float(sae.b_dec.detach() @ child) == pytest.approx(bias, abs=0.005)
+
+
+# Encoder and decoder of the parent's latent on parent and child, scaled to norm 1, and the part of
+# a child's decoder that is its own: independent trials with plain autograd.
+BALANCE = {
+    0.0: (0.781, -0.361, 1.0, 0.0),
+    0.1: (0.990, -0.082, 0.999, 0.020),
+    0.25: (1.0, 0.001, 0.997, 0.044),
+    0.5: (0.996, 0.051, 0.992, 0.072),
+    1.0: (0.987, 0.092, 0.984, 0.103),
+    math.inf: (0.946, 0.187, 0.947, 0.185),
+}
+
+
+def test_the_weight_of_the_inner_loss_turns_absorption_into_hedging():
+    world = worlds.make_family_world(generator=torch.Generator().manual_seed(0))
+    cfgs = [
+        BalancedMatryoshkaTrainingSAEConfig(
+            d_in=50,
+            d_sae=4,
+            l1_coefficient=0.03,
+            matryoshka_widths=[1, 4],
+            inner_loss_multipliers=beta,
+        )
+        for beta in BALANCE
+    ]
+    saes = train_population(cfgs, world, init=near_truth(world, 0), **QUIET)
+    for sae, expected in zip(saes, BALANCE.values(), strict=True):
+        rows = torch.stack([sae.W_enc[:, 0], sae.W_dec[0]]).detach() @ world.directions.double().T
+        rows = rows / rows.norm(dim=1, keepdim=True)
+        assert rows[:, :2].flatten().tolist() == pytest.approx(expected, abs=0.005)
+    child = saes[0].W_dec[1].detach()
+    own = float(child @ world.directions[1].double() / child.norm())
+    assert own == pytest.approx(0.90, abs=0.005)
+    assert float(expected_loss(saes, world).gradient_norm.max()) < 1e-6
+
+
 def test_worlds_that_differ_in_probabilities_train_side_by_side(family):
     cfg = StandardTrainingSAEConfig(l1_coefficient=0.05, **SHAPE)
     others = [
