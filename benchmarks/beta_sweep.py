@@ -12,15 +12,12 @@ rounds are printed, and the ratio of the time of one SAE's step.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import math
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
+from _timing import seconds
 from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
 from sae_lens.synthetic import (
     ActivationGenerator,
@@ -36,14 +33,6 @@ from saebook.worlds import TreeWorld, make_family_world
 
 STEPS = 6000  # the default of train_population, at most
 SHAPE = {"d_in": 50, "d_sae": 4, "l1_coefficient": 0.03}
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock time of a piece of work, its output thrown away."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
 
 
 def sweep(world: TreeWorld, n_saes: int) -> float:

@@ -11,13 +11,10 @@ are included for every peer.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from _timing import seconds
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, LoggingConfig
 from sae_lens.config import SAETrainerConfig
 from sae_lens.synthetic import ActivationGenerator, train_toy_sae
@@ -33,14 +30,6 @@ FLOP_PER_SAE_STEP = 5 * 2 * BATCH * D_IN * D_SAE  # five products of batch × d_
 def configs(n_saes: int) -> list[BatchTopKTrainingSAEConfig]:
     """BatchTopK configs whose k runs through 1, 2, …, 25 again and again."""
     return [BatchTopKTrainingSAEConfig(k=1 + i % 25, d_in=D_IN, d_sae=D_SAE) for i in range(n_saes)]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock time of a piece of work, its output thrown away."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
 
 
 def toy_sae(world: World, steps: int) -> float:
