@@ -13,6 +13,7 @@ TRAINING = {
     "_gates",
     "_initial",
     "_nesting",
+    "_running",
     "_selection",
     "_stacked",
     "_stationarity",
@@ -36,6 +37,7 @@ READERS = {"claims", "style"}  # what only chapters and plots use
 FORBIDDEN = {
     "_checks": {"*"},
     "_checkpoints": {"*"},
+    "_running": {"*"},
     "_selection": {"*"},
     "claims": {"*"},
     "style": {"*"},

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from itertools import pairwise, repeat
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,10 +13,10 @@ from typing import Any
 import torch
 from sae_lens import TrainingSAE
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from saebook import _checkpoints
 from saebook._checks import check_finite
+from saebook._running import one_thread, step_bar
 from saebook._stacked import Batch, Scratch, Stack
 
 SampleBatch = Callable[[int, torch.Generator], Tensor]
@@ -63,15 +62,12 @@ class Run:
         """Take all steps; go on from the checkpoint at `path` where there is one."""
         fingerprint = self._fingerprint() if path else ""
         start = self._resume(path, fingerprint) if path and path.exists() else 0
-        bar = tqdm(
-            range(start, len(self.lrs)),
-            initial=start,
-            total=len(self.lrs),
-            desc=f"Training {sum(map(len, self.groups))} SAEs",
-            unit="step",
-            disable=not (progress and sys.stderr.isatty()),
-        )
-        with _one_thread_each(self.n_workers) as pool:
+        n_saes = sum(map(len, self.groups))
+        bar = step_bar(range(start, len(self.lrs)), n_saes, progress=progress)
+        with (
+            one_thread() if self.n_workers > 1 else nullcontext(),
+            ThreadPoolExecutor(self.n_workers) as pool,
+        ):
             drawn = self._draw(pool, start)
             for step in bar:
                 if path and step > start and step % every == 0:
@@ -149,16 +145,3 @@ def _in_groups(
     n_groups = min(len(saes), rounds * n_workers)
     ends = [round(i * len(saes) / n_groups) for i in range(n_groups + 1)]
     return [list(saes[start:end]) for start, end in pairwise(ends)]
-
-
-@contextmanager
-def _one_thread_each(n_workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Workers that each compute on one thread: within an operation none waits for another."""
-    before = torch.get_num_threads()
-    if n_workers > 1:
-        torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(n_workers) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)

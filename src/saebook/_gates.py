@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from saebook._selection import KthLargest
-from saebook.matryoshka import penalty_weights
+from saebook.matryoshka import latent_penalty_weights
 
 
 @dataclass(kw_only=True)
@@ -102,8 +101,6 @@ class Gate:
 class MatryoshkaGate(Gate):
     """ReLU with an L1 penalty that counts once for every prefix a latent is in, by its weight."""
 
-    varying = Gate.varying | {"inner_loss_multipliers"}
-
     def half_coefficients(self, stage: Stage) -> Tensor:
         """Half of the coefficient of each latent, `(saes, d_sae, 1)`."""
         return super().half_coefficients(stage) * self.counts
@@ -111,9 +108,8 @@ class MatryoshkaGate(Gate):
     @cached_property
     def counts(self) -> Tensor:
         """How often a latent's penalty counts, `(saes, d_sae, 1)`."""
-        sizes = torch.tensor([b - a for a, b in pairwise([0, *self.cfgs[0].matryoshka_widths])])
-        counts = torch.tensor([penalty_weights(cfg) for cfg in self.cfgs])
-        return counts.repeat_interleave(sizes, dim=1)[:, :, None].to(self.like)
+        weights = [latent_penalty_weights(cfg) for cfg in self.cfgs]
+        return self.like.new_tensor(weights)[:, :, None]
 
 
 class TopKGate(Gate):
@@ -301,17 +297,11 @@ class JumpReLUGate(Gate):
         d_pre -= push
 
 
-class MatryoshkaBatchTopKGate(BatchTopKGate):
-    """BatchTopK whose prefixes reconstruct the input too, with weights."""
-
-    varying = BatchTopKGate.varying | {"inner_loss_multipliers"}
-
-
 GATES: dict[str, type[Gate]] = {
     "standard": Gate,
     "balanced_matryoshka": MatryoshkaGate,
     "matryoshka_batchtopk": BatchTopKGate,
-    "balanced_matryoshka_batchtopk": MatryoshkaBatchTopKGate,
+    "balanced_matryoshka_batchtopk": BatchTopKGate,
     "topk": TopKGate,
     "batchtopk": BatchTopKGate,
     "scheduled_batchtopk": ScheduledBatchTopKGate,

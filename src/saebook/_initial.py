@@ -14,6 +14,8 @@ from sae_lens.registry import get_sae_training_class
 from saebook._checks import check_in_range, check_non_negative_int, check_positive_int
 from saebook._gates import GATES
 
+VARYING = {"decoder_init_norm", "inner_loss_multipliers", "metadata"}  # with every gate
+
 Init = Sequence[TrainingSAE[Any]] | Callable[[TrainingSAE[Any]], None]
 
 
@@ -32,7 +34,7 @@ def check_configs(cfgs: Sequence[TrainingSAEConfig]) -> None:
     if len(architectures) > 1 or architectures[0] not in GATES:
         known = sorted(GATES)
         raise ValueError(f"cfgs must share one architecture of {known}, got {architectures}")
-    varying = GATES[architectures[0]].varying | {"decoder_init_norm", "metadata"}
+    varying = GATES[architectures[0]].varying | VARYING
     for field in dataclasses.fields(cfgs[0]):
         values = [getattr(cfg, field.name) for cfg in cfgs]
         if field.name not in varying and any(value != values[0] for value in values):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from saebook._gates import GATES
 from saebook._stacked import Batch, Scratch, Stack
-from saebook._support import support_inputs, worlds_of
+from saebook._support import supports_of
 from saebook.toy_world import ToyWorld
 
 SETTLED = 1e-6  # below this, a gradient norm needs no subgradient
@@ -133,13 +133,13 @@ def expected_loss(
     Chapter: "Hedging and absorption".
     """
     losses, norms, smallest = [], [], []
-    for sae, own_world in zip(saes, worlds_of(world, len(saes)), strict=True):
+    supports = supports_of(world, [sae.cfg.d_in for sae in saes])
+    for sae, (x, probabilities) in zip(saes, supports, strict=True):
         if GATES[sae.cfg.architecture()].splits_states:
             raise ValueError(
                 "saes must have a loss that is a mean over samples, got the architecture "
                 f"{sae.cfg.architecture()!r}, whose samples share a budget of active latents"
             )
-        x, probabilities = support_inputs(own_world, d_in=sae.cfg.d_in)
         with torch.enable_grad():
             states = [_loss(sae, row[None].to(sae.W_dec.dtype)) for row in x]
             loss = torch.stack(states).double() @ probabilities

@@ -39,20 +39,31 @@ def worlds_of(world: ToyWorld | Sequence[ToyWorld], n_saes: int) -> list[ToyWorl
     return list(world)
 
 
+def supports_of(
+    world: ToyWorld | Sequence[ToyWorld], d_ins: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """`support_inputs` of the world of each SAE, listed once for SAEs that share a world."""
+    listed: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    keys = []
+    for own, d_in in zip(worlds_of(world, len(d_ins)), d_ins, strict=True):
+        keys.append((id(own), d_in))
+        if keys[-1] not in listed:
+            listed[keys[-1]] = support_inputs(own, d_in=d_in)
+    return [listed[key] for key in keys]
+
+
 def shared_support(
     world: ToyWorld | Sequence[ToyWorld], n_saes: int, *, d_in: int
 ) -> tuple[Float[Tensor, "n_states {d_in}"], Float[Tensor, "{n_saes} n_states"]]:
     """The states that all worlds share and their probabilities for each SAE."""
-    supports: dict[int, tuple[Tensor, Tensor]] = {}
-    own_worlds = worlds_of(world, n_saes)
-    for own in own_worlds:
-        if id(own) not in supports:
-            supports[id(own)] = support_inputs(own, d_in=d_in)
-    x = supports[id(own_worlds[0])][0]
-    for other, _ in supports.values():
+    supports = supports_of(world, [d_in] * n_saes)
+    x = supports[0][0]
+    for other, _ in supports:
+        if other is x:
+            continue
         if other.shape != x.shape or not torch.equal(other, x):
             raise ValueError(
                 "world must hold worlds of the same states and directions, got "
                 f"{len(x)} and {len(other)} states that differ"
             )
-    return x, torch.stack([supports[id(own)][1] for own in own_worlds])
+    return x, torch.stack([probabilities for _, probabilities in supports])

@@ -147,6 +147,12 @@ def penalty_weights(cfg: Any) -> list[float]:
     return totals[::-1]
 
 
+def latent_penalty_weights(cfg: Any) -> list[float]:
+    """`penalty_weights` for each of the `d_sae` latents."""
+    sizes = [stop - start for start, stop in pairwise([0, *cfg.matryoshka_widths])]
+    return [w for w, size in zip(penalty_weights(cfg), sizes, strict=True) for _ in range(size)]
+
+
 def prefix_reconstructions(
     acts: Float[Tensor, "n d_sae"],
     W_dec: Float[Tensor, "d_sae d_in"],
@@ -185,10 +191,7 @@ class BalancedMatryoshkaTrainingSAE(StandardTrainingSAE):
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         acts, hidden_pre = self.encode_with_hidden_pre(step_input.sae_in)
         losses = _nested_losses(self, acts, self.W_dec, step_input.sae_in)
-        counts = [b - a for a, b in pairwise([0, *self.cfg.matryoshka_widths])]
-        weights = acts.new_tensor(penalty_weights(self.cfg)).repeat_interleave(
-            torch.tensor(counts, device=acts.device)
-        )
+        weights = acts.new_tensor(latent_penalty_weights(self.cfg))
         penalty = (acts * self.W_dec.norm(dim=1) * weights).sum(-1).mean()
         losses["l1_loss"] = step_input.coefficients["l1"] * penalty
         return TrainStepOutput(

@@ -9,19 +9,16 @@ absorption".
 from __future__ import annotations
 
 import dataclasses
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from sae_lens import TrainingSAE, TrainingSAEConfig
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from saebook._checks import check_non_negative, check_positive, check_positive_int
 from saebook._initial import Init, check_configs, check_seeds, fresh_saes
+from saebook._running import one_thread, step_bar
 from saebook._stacked import Scratch, Stack
 from saebook._stationarity import (
     ExpectedLoss,
@@ -57,8 +54,8 @@ def train_population(
     Adam on the whole support, at a constant rate for half of the steps and falling to 0 in the
     other half, stopped once every SAE's gradient norm is at most `tolerance`. A minimum may lie
     where a pre-activation is exactly 0 and the loss has a kink; the gradient does not vanish there,
-    and what counts is the smallest subgradient, at most 1e-4. Training is in double
-    precision and so are the SAEs returned. As in `train_ensemble`, several minima may exist, and
+    and what counts is the smallest subgradient, at most 1e-4. Training is in double precision and
+    so are the SAEs returned. As in `train_ensemble`, several minima may exist, and
     the start decides which one is found. BatchTopK is trained on the limit of ever larger batches:
     k is the probability of all entries that are kept, and at the threshold a share of a state's
     samples keeps its latent.
@@ -124,13 +121,8 @@ def _descend(
     stack = Stack(saes, device=x.device, dead_feature_window=steps)
     batch = state_batch(x, probabilities, splits_states=stack.gate.splits_states)
     scratch = Scratch(stack.weights["W_dec"], len(saes), batch=len(batch.x), cfg=saes[0].cfg)
-    bar = tqdm(
-        range(steps + 1),
-        desc=f"Training {len(saes)} SAEs",
-        unit="step",
-        disable=not (progress and sys.stderr.isatty()),
-    )
-    with _one_thread():
+    bar = step_bar(range(steps + 1), len(saes), progress=progress)
+    with one_thread():  # states are few: a second thread would only be waited for
         for step in bar:
             stack.gradients(batch, scratch, step)
             stack.scale_gradients(2 / len(batch.x))
@@ -143,14 +135,3 @@ def _descend(
             stack.adam_step(lr * min(1.0, 2 * (1 - step / steps)))
     stack.write_back(saes, last_step=step)
     return norms
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """States are few: within an operation a second thread would only be waited for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
