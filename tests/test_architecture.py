@@ -8,8 +8,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "saebook"
 
 TRAINING = {
+    "_auxiliary",
+    "_buffers",
     "_checkpoints",
     "_ensemble_run",
+    "_gate",
     "_gates",
     "_initial",
     "_nesting",
@@ -18,6 +21,8 @@ TRAINING = {
     "_stacked",
     "_stationarity",
     "_support",
+    "_threshold_gates",
+    "_topk_gates",
     "ensembles",
     "population",
 }
@@ -31,6 +36,7 @@ WORLDS = {
     "worlds",
 }
 METRICS = {"_decoders", "absorption", "hedging", "metrics", "true_dictionary"}
+STEPS = {"_stacked", "_ensemble_run", "ensembles", "population"}
 READERS = {"claims", "style"}  # what only chapters and plots use
 
 # A module may not reach any of these modules, directly or through others.
@@ -98,7 +104,12 @@ FORBIDDEN = {
     "matryoshka": WORLDS | TRAINING | METRICS | READERS | {"architectures", "true_l0"},
     "_nesting": WORLDS | METRICS | READERS | {"_gates", "_stacked", "ensembles", "true_l0"},
     "_initial": WORLDS | METRICS | READERS | {"_stacked", "_ensemble_run", "ensembles"},
-    "_gates": WORLDS | METRICS | READERS | {"true_l0", "_stacked", "_ensemble_run", "ensembles"},
+    "_gate": WORLDS | METRICS | READERS | (TRAINING - {"_gate"}) | {"true_l0"},
+    "_topk_gates": WORLDS | METRICS | READERS | STEPS | {"true_l0", "_gates"},
+    "_threshold_gates": WORLDS | METRICS | READERS | STEPS | {"true_l0", "_gates"},
+    "_gates": WORLDS | METRICS | READERS | STEPS | {"true_l0"},
+    "_auxiliary": WORLDS | METRICS | READERS | STEPS | {"true_l0"},
+    "_buffers": WORLDS | METRICS | READERS | STEPS | {"true_l0"},
     "_stacked": WORLDS | METRICS | READERS | {"true_l0", "_ensemble_run", "ensembles"},
     "_ensemble_run": WORLDS | METRICS | READERS | {"true_l0", "ensembles"},
     "ensembles": WORLDS | READERS | {"true_l0"},

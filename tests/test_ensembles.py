@@ -14,6 +14,7 @@ import torch
 from sae_lens import (
     BatchTopKTrainingSAE,
     BatchTopKTrainingSAEConfig,
+    GatedTrainingSAEConfig,
     JumpReLUTrainingSAEConfig,
     LoggingConfig,
     MatryoshkaBatchTopKTrainingSAEConfig,
@@ -92,6 +93,23 @@ ENSEMBLES = {
     ],
     "matryoshka batchtopk": [
         MatryoshkaBatchTopKTrainingSAEConfig(k=k, **PREFIXES) for k in (1.5, 3)
+    ],
+    "matryoshka batchtopk, auxiliary loss by block": [
+        MatryoshkaBatchTopKTrainingSAEConfig(k=k, use_matryoshka_aux_loss=True, **PREFIXES)
+        for k in (1.5, 3)
+    ],
+    "matryoshka batchtopk, balanced, auxiliary loss by block": [
+        BalancedMatryoshkaBatchTopKTrainingSAEConfig(
+            k=2, inner_loss_multipliers=beta, use_matryoshka_aux_loss=True, **PREFIXES
+        )
+        for beta in (0.0, 0.3, math.inf)
+    ],
+    "gated": [
+        GatedTrainingSAEConfig(l1_coefficient=c, l1_warm_up_steps=50, **SHAPE) for c in (0.01, 0.3)
+    ],
+    "gated, b_dec not subtracted": [
+        GatedTrainingSAEConfig(l1_coefficient=c, apply_b_dec_to_input=False, **SHAPE)
+        for c in (0.01, 0.3)
     ],
     "standard": [
         StandardTrainingSAEConfig(l1_coefficient=c, l1_warm_up_steps=50, **SHAPE)

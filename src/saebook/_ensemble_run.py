@@ -15,9 +15,10 @@ from sae_lens import TrainingSAE
 from torch import Tensor
 
 from saebook import _checkpoints
+from saebook._buffers import Batch, Scratch
 from saebook._checks import check_finite
 from saebook._running import one_thread, step_bar
-from saebook._stacked import Batch, Scratch, Stack
+from saebook._stacked import Stack
 
 SampleBatch = Callable[[int, torch.Generator], Tensor]
 
@@ -108,7 +109,7 @@ class Run:
         x = x.to(device=self.like.device, dtype=self.like.dtype)
         if not torch.isfinite(x.sum()):
             check_finite(f"the batch that sample_batch returned at step {step}", x)
-        return Batch(x)
+        return Batch(x, copies=self.stacks[0].gate.copies)
 
     def _fingerprint(self) -> str:
         settings = {

@@ -59,7 +59,6 @@ def _check_config(cfg: Any) -> None:
         "normalize_activations": "none",
         "reshape_activations": "none",
         "lp_norm": 1.0,
-        "use_matryoshka_aux_loss": False,
     }
     for name, value in fixed.items():
         if getattr(cfg, name, value) != value:

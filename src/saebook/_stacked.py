@@ -14,8 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebook._gates import GATES, Stage
-from saebook._nesting import Nesting, prefix_widths
+from saebook._auxiliary import auxiliary_gradients
+from saebook._buffers import Batch, Scratch
+from saebook._gate import Gate, Stage
+from saebook._gates import GATES
+from saebook._nesting import Nesting
 
 MAX_GRAD_NORM = 1.0  # sae-lens clips each SAE's gradient to this norm
 
@@ -34,7 +37,8 @@ class Stack:
     ) -> None:
         self.cfgs = [sae.cfg for sae in saes]
         self.dead_feature_window = dead_feature_window
-        self.weights = _gather(saes, device)
+        gate = GATES[self.cfgs[0].architecture()]
+        self.weights = _gather(saes, gate, device)
         self.flat = [torch.cat([w.flatten() for w in group]) for group in self._dtype_groups()]
         self.weights = self._views(self.flat)
         flat_grads = [torch.zeros_like(flat) for flat in self.flat]
@@ -42,9 +46,9 @@ class Stack:
         for flat, grad in zip(self.flat, flat_grads, strict=True):
             flat.grad = grad
         self.optimizer = torch.optim.Adam(self.flat, fused=True)
-        self.gate = GATES[self.cfgs[0].architecture()](self.cfgs, self.weights["W_dec"])
+        self.gate = gate(self.cfgs, self.weights["W_dec"])
         self.nesting = Nesting(self.cfgs, self.weights["W_dec"])
-        self.since_fired = torch.zeros(self.weights["b_enc"].shape, device=device)
+        self.since_fired = torch.zeros(self.weights["W_dec"].shape[:2], device=device)
 
     def _dtype_groups(self) -> list[list[Tensor]]:
         groups: dict[torch.dtype, list[Tensor]] = {}
@@ -116,21 +120,24 @@ class Stack:
         stage = self._stage(step, norm, buffer, batch.weights)
 
         torch.mm(enc.flatten(0, 1), batch.x.T, out=stage.pre.flatten(0, 1))  # product 1: encode
-        stage.pre += self._encoder_bias(enc, scale)[:, :, None]
+        self._add_encoder_bias(stage.pre, enc, scale)
         self.gate.forward(stage)
         errors = [buffer[f"error{q}"] for q in range(len(self.nesting.blocks))]
         self.nesting.decode(stage.acts, dec, w["b_dec"], batch.x_t, errors)  # product 2
+        auxiliary = self._auxiliary_gradients(stage, dec, errors)
         self._weigh(stage, errors)
         self._decoder_bias_gradient(batch, stage, dec, errors)
         self.nesting.accumulate(errors)
-        d_pre = stage.spare
-        self.nesting.backward(stage.acts, dec, errors, g["W_dec"], d_pre)  # products 3 and 4
-        self.gate.backward(stage, d_pre)
-        self._add_auxiliary_loss(stage, dec, errors[-1], d_pre, g["W_dec"])
+        d_acts = stage.spare
+        self.nesting.backward(stage.acts, dec, errors, g["W_dec"], d_acts)  # products 3 and 4
+        d_pre = self.gate.backward(stage, d_acts)
+        for i, latents, d_latent_acts, d_rows in auxiliary:
+            d_pre[i, latents] += d_latent_acts
+            g["W_dec"][i, latents] += d_rows
         torch.mm(d_pre.flatten(0, 1), batch.x, out=g["W_enc"].flatten(0, 1))  # product 5
         self._finish(stage, enc, scale, d_pre.sum(-1))
         self.since_fired += 1
-        self.since_fired.masked_fill_(stage.acts.amax(-1) > 0, 0)
+        self.since_fired.masked_fill_(self.gate.fired(stage), 0)
 
     def _weigh(self, stage: Stage, errors: list[Tensor]) -> None:
         """Give the errors the weights of their prefixes and of their samples."""
@@ -146,15 +153,14 @@ class Stack:
         g, b_dec = self.grads["b_dec"], self.weights["b_dec"]
         if self.nesting.plain and batch.weights is None:
             g.copy_(torch.bmm(stage.acts.sum(-1)[:, None], dec)[:, 0])
-            g.add_(b_dec, alpha=len(batch.x)).sub_(batch.x_sum)
+            g.add_(b_dec, alpha=batch.x_t.shape[1]).sub_(batch.x_sum)
         else:
             g.copy_(torch.stack([error.sum(-1) for error in errors]).sum(0))
 
     def _stage(
         self, step: int, norm: Tensor, buffer: dict[str, Tensor], weights: Tensor | None
     ) -> Stage:
-        if "threshold" in self.grads:
-            self.grads["threshold"].zero_()
+        own = self.gate.own
         return Stage(
             step=step,
             weights=weights,
@@ -164,41 +170,27 @@ class Stack:
             spare=buffer["spare"],
             norm=norm,
             dead=self.since_fired > self.dead_feature_window,
-            threshold=self.weights.get("threshold"),
+            own={name: self.weights[name] for name in own},
             d_norm=torch.zeros_like(norm),
-            d_threshold=self.grads.get("threshold"),
+            d_own={name: self.grads[name] for name in own},
         )
 
-    def _encoder_bias(self, enc: Tensor, scale: Tensor | None) -> Tensor:
-        """The bias of the pre-activations once `b_dec` is no longer subtracted from the input."""
-        bias = self.weights["b_enc"] if scale is None else self.weights["b_enc"] * scale
+    def _add_encoder_bias(self, pre: Tensor, enc: Tensor, scale: Tensor | None) -> None:
+        """Add the bias that is left once `b_dec` is no longer subtracted from the input."""
+        bias = torch.zeros_like(enc[:, :, 0])
+        if self.gate.has_encoder_bias:
+            bias += self.weights["b_enc"] if scale is None else self.weights["b_enc"] * scale
         if self.cfgs[0].apply_b_dec_to_input:
-            bias = bias - torch.bmm(enc, self.weights["b_dec"][:, :, None])[:, :, 0]
-        return bias
+            bias -= torch.bmm(enc, self.weights["b_dec"][:, :, None])[:, :, 0]
+        pre += bias[:, :, None]
 
-    def _add_auxiliary_loss(
-        self, stage: Stage, dec: Tensor, error: Tensor, d_pre: Tensor, d_dec: Tensor
-    ) -> None:
-        """Let dead latents reconstruct what live ones leave (Gao et al. 2024, appendix A.2)."""
+    def _auxiliary_gradients(
+        self, stage: Stage, dec: Tensor, errors: list[Tensor]
+    ) -> list[tuple[int, Tensor, Tensor, Tensor]]:
+        """Those of the loss that revives dead latents, in the architectures that have one."""
         if not self.gate.rescales_by_norm or not bool(stage.dead.any()):
-            return
-        k_most = dec.shape[-1] // 2
-        for i in stage.dead.any(-1).nonzero().flatten().tolist():
-            dead = stage.dead[i].nonzero().flatten()
-            weight = self.cfgs[i].aux_loss_coefficient * min(len(dead) / k_most, 1.0)
-            acts, atoms = stage.pre[i, dead], dec[i, dead]
-            if len(dead) > k_most:
-                kept = acts.topk(k_most, dim=0, sorted=False).indices
-                chosen = torch.zeros_like(acts).scatter_(0, kept, 1)
-            else:
-                chosen = torch.ones_like(acts)
-            acts = acts * chosen
-            recons = atoms.T @ acts
-            if stage.weights is not None:
-                recons *= stage.weights[i]
-            d_recons = weight * (recons + error[i])  # the error is minus the residual
-            d_pre[i, dead] += (atoms @ d_recons) * chosen
-            d_dec[i, dead] += acts @ d_recons.T
+            return []
+        return auxiliary_gradients(self.cfgs, stage, dec, errors, self.nesting.blocks)
 
     def _finish(self, stage: Stage, enc: Tensor, scale: Tensor | None, d_bias: Tensor) -> None:
         """Carry the gradients over from the rescaled weights to the weights themselves."""
@@ -206,7 +198,8 @@ class Stack:
         if self.cfgs[0].apply_b_dec_to_input:
             g["b_dec"] -= torch.bmm(d_bias[:, None], enc)[:, 0]
             g["W_enc"].baddbmm_(d_bias[:, :, None], w["b_dec"][:, None], alpha=-1)
-        torch.mul(d_bias, 1 if scale is None else scale, out=g["b_enc"])
+        if self.gate.has_encoder_bias:
+            torch.mul(d_bias, 1 if scale is None else scale, out=g["b_enc"])
         if scale is not None:
             g["W_enc"] *= scale[:, :, None]
             g["W_dec"] /= scale[:, :, None]
@@ -226,51 +219,6 @@ class Stack:
             grad.mul_(factor.to(grad).view(-1, *[1] * (grad.ndim - 1)))
 
 
-class Batch:
-    """A batch `x (batch, d_in)` with its transpose, contiguous, and its sum over the samples.
-
-    Samples count equally, or by `weights (saes, 1, batch)` of mean 1.
-    """
-
-    def __init__(self, x: Tensor, weights: Tensor | None = None) -> None:
-        self.x = x
-        self.x_t = x.T.contiguous()
-        self.x_sum = x.sum(0)
-        self.weights = weights
-
-
-class Scratch:
-    """Buffers for the SAEs at work, allocated once: fresh memory would cost more than the work.
-
-    Args:
-        like: a tensor of the dtype and device wanted.
-        n_saes: most SAEs that are at work at once.
-        batch: samples a step.
-        cfg: a config of the SAEs, for their sizes.
-    """
-
-    def __init__(self, like: Tensor, n_saes: int, *, batch: int, cfg: Any) -> None:
-        sizes = self._sizes(batch, cfg)
-        self.buffers = {name: like.new_empty(n_saes, *size) for name, size in sizes.items()}
-
-    @classmethod
-    def bytes_per_sae(cls, element_size: int, *, batch: int, cfg: Any) -> int:
-        """Memory that the buffers of one SAE take."""
-        return element_size * sum(
-            rows * columns for rows, columns in cls._sizes(batch, cfg).values()
-        )
-
-    @staticmethod
-    def _sizes(batch: int, cfg: Any) -> dict[str, tuple[int, int]]:
-        sizes = dict.fromkeys(("pre", "acts", "mask", "spare"), (cfg.d_sae, batch))
-        sizes |= dict.fromkeys(("enc", "dec"), (cfg.d_sae, cfg.d_in))
-        return sizes | {f"error{q}": (cfg.d_in, batch) for q in range(len(prefix_widths(cfg)))}
-
-    def first(self, n: int) -> dict[str, Tensor]:
-        """The buffers of the first `n` SAEs."""
-        return {name: buffer[:n] for name, buffer in self.buffers.items()}
-
-
 def _rescaled(
     W_enc: Tensor, W_dec: Tensor, scale: Tensor | None, buffer: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -286,9 +234,9 @@ def _rescaled(
     return enc, dec
 
 
-def _gather(saes: Sequence[Any], device: torch.device) -> dict[str, Tensor]:
+def _gather(saes: Sequence[Any], gate: type[Gate], device: torch.device) -> dict[str, Tensor]:
     """The weights of sae-lens SAEs, stacked along a new leading axis."""
-    names = ["W_enc", "W_dec", "b_enc", "b_dec"] + ["threshold"] * hasattr(saes[0], "threshold")
+    names = ["W_enc", "W_dec", *["b_enc"] * gate.has_encoder_bias, "b_dec", *gate.own]
     weights = {name: torch.stack([getattr(sae, name).detach() for sae in saes]) for name in names}
     weights["W_enc"] = weights["W_enc"].transpose(1, 2).contiguous()
     return {name: weight.to(device) for name, weight in weights.items()}

@@ -15,8 +15,10 @@ from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
 from scipy.optimize import nnls
 from torch import Tensor
 
+from saebook._buffers import Batch, Scratch
+from saebook._gate import Gate
 from saebook._gates import GATES
-from saebook._stacked import Batch, Scratch, Stack
+from saebook._stacked import Stack
 from saebook._support import supports_of
 from saebook.toy_world import ToyWorld
 
@@ -25,17 +27,17 @@ N_POINTS = 300  # gradients around a kink; its convex hull has to reach the orig
 RADIUS = 3e-4  # how far around
 
 
-def state_batch(x: Tensor, probabilities: Tensor, *, splits_states: bool) -> Batch:
+def state_batch(x: Tensor, probabilities: Tensor, *, gate: Gate) -> Batch:
     """Every state once, or twice if its samples may fare differently, weighted by probability.
 
     Args:
         x: (n_states, d_in).
         probabilities: (n_saes, n_states).
-        splits_states: that of the gate.
+        gate: that of the SAEs.
     """
-    if splits_states:
+    if gate.splits_states:
         x, probabilities = x.repeat(2, 1), probabilities.repeat(1, 2) / 2
-    return Batch(x, probabilities[:, None] * len(x))
+    return Batch(x, probabilities[:, None] * len(x), copies=gate.copies)
 
 
 def tie(grads: dict[str, Tensor]) -> None:
@@ -76,7 +78,7 @@ def smallest_subgradients(
             flat += RADIUS * torch.randn(flat.shape, generator=generator, dtype=flat.dtype)
         if tie_weights:
             stack.weights["W_enc"].copy_(stack.weights["W_dec"])
-        batch = state_batch(x, own.expand(N_POINTS, -1), splits_states=stack.gate.splits_states)
+        batch = state_batch(x, own.expand(N_POINTS, -1), gate=stack.gate)
         scratch = Scratch(stack.weights["W_dec"], N_POINTS, batch=len(batch.x), cfg=sae.cfg)
         stack.gradients(batch, scratch, sys.maxsize)
         stack.scale_gradients(2 / len(batch.x))

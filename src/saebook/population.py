@@ -16,10 +16,11 @@ from typing import Any
 from sae_lens import TrainingSAE, TrainingSAEConfig
 from torch import Tensor
 
+from saebook._buffers import Scratch
 from saebook._checks import check_non_negative, check_positive, check_positive_int
 from saebook._initial import Init, check_configs, check_seeds, fresh_saes
 from saebook._running import one_thread, step_bar
-from saebook._stacked import Scratch, Stack
+from saebook._stacked import Stack
 from saebook._stationarity import (
     ExpectedLoss,
     expected_loss,
@@ -119,7 +120,7 @@ def _descend(
 ) -> Tensor:
     """Take the steps; the gradient norm of each SAE at the end, `(n_saes,)`."""
     stack = Stack(saes, device=x.device, dead_feature_window=steps)
-    batch = state_batch(x, probabilities, splits_states=stack.gate.splits_states)
+    batch = state_batch(x, probabilities, gate=stack.gate)
     scratch = Scratch(stack.weights["W_dec"], len(saes), batch=len(batch.x), cfg=saes[0].cfg)
     bar = step_bar(range(steps + 1), len(saes), progress=progress)
     with one_thread():  # states are few: a second thread would only be waited for
