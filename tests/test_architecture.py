@@ -17,6 +17,7 @@ TRAINING = {
     "_initial",
     "_nesting",
     "_running",
+    "_schedules",
     "_selection",
     "_stacked",
     "_stationarity",
@@ -25,6 +26,8 @@ TRAINING = {
     "_topk_gates",
     "ensembles",
     "population",
+    "resampling",
+    "training_log",
 }
 WORLDS = {
     "_forest",
@@ -103,6 +106,12 @@ FORBIDDEN = {
     "architectures": WORLDS | TRAINING | READERS | {"true_l0"},
     "matryoshka": WORLDS | TRAINING | METRICS | READERS | {"architectures", "true_l0"},
     "_nesting": WORLDS | METRICS | READERS | {"_gates", "_stacked", "ensembles", "true_l0"},
+    "_schedules": WORLDS | METRICS | READERS | (TRAINING - {"_schedules"}) | {"true_l0"},
+    "resampling": WORLDS
+    | METRICS
+    | READERS
+    | {"true_l0", "_ensemble_run", "ensembles", "population"},
+    "training_log": WORLDS | READERS | (TRAINING - {"_schedules", "training_log"}) | {"true_l0"},
     "_initial": WORLDS | METRICS | READERS | {"_stacked", "_ensemble_run", "ensembles"},
     "_gate": WORLDS | METRICS | READERS | (TRAINING - {"_gate"}) | {"true_l0"},
     "_topk_gates": WORLDS | METRICS | READERS | STEPS | {"true_l0", "_gates"},
@@ -111,7 +120,7 @@ FORBIDDEN = {
     "_auxiliary": WORLDS | METRICS | READERS | STEPS | {"true_l0"},
     "_buffers": WORLDS | METRICS | READERS | STEPS | {"true_l0"},
     "_stacked": WORLDS | METRICS | READERS | {"true_l0", "_ensemble_run", "ensembles"},
-    "_ensemble_run": WORLDS | METRICS | READERS | {"true_l0", "ensembles"},
+    "_ensemble_run": WORLDS | READERS | {"true_l0", "ensembles"},
     "ensembles": WORLDS | READERS | {"true_l0"},
     "true_l0": WORLDS | READERS,  # an estimate must not see the truth
 }

@@ -137,7 +137,9 @@ ENSEMBLES = {
 }
 
 
-def sae_lens_trainer(sae, *, steps, window, lr=1e-3, warm_up=0, decay=0, batch=BATCH):
+def sae_lens_trainer(
+    sae, *, steps, window, lr=1e-3, warm_up=0, decay=0, batch=BATCH, scheduler="constant"
+):
     """A `sae_lens.SAETrainer` set as `sae_lens.synthetic.train_toy_sae` sets it."""
     cfg = SAETrainerConfig(
         n_checkpoints=0,
@@ -147,8 +149,8 @@ def sae_lens_trainer(sae, *, steps, window, lr=1e-3, warm_up=0, decay=0, batch=B
         device="cpu",
         autocast=False,
         lr=lr,
-        lr_end=lr,
-        lr_scheduler_name="constant",
+        lr_end=lr / 10,
+        lr_scheduler_name=scheduler,
         lr_warm_up_steps=warm_up,
         lr_decay_steps=decay,
         adam_beta1=0.9,
@@ -396,6 +398,37 @@ def test_learning_rates_rise_stay_and_fall():
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25])
 
 
+@pytest.mark.parametrize("end", [None, 0.0, 0.3])
+def test_learning_rates_follow_half_a_cosine_after_the_warm_up(end):
+    rates = learning_rates(
+        1.0, steps=12, lr_scheduler_name="cosineannealing", lr_end=end, lr_warm_up_steps=2
+    )
+    low = 0.1 if end is None else end
+    falling = [low + (1 - low) * (1 + math.cos(math.pi * t / 10)) / 2 for t in range(10)]
+    assert rates == pytest.approx([0.5, 1.0, *falling])
+
+
+def test_training_with_a_cosine_equals_that_of_sae_lens():
+    cfg = replace(CFG, dtype="float64")
+    schedule = {"steps": 60, "lr": 3e-3}
+    reference, _ = train_with_sae_lens(
+        cfg, seed=1, window=5, warm_up=10, decay=5, scheduler="cosineannealing", **schedule
+    )
+    saes = train_ensemble(
+        [cfg],
+        sample_batch,
+        lr_scheduler_name="cosineannealing",
+        lr_warm_up_steps=10,
+        lr_decay_steps=5,
+        batch_size=BATCH,
+        seeds=[1],
+        generator=torch.Generator().manual_seed(99),
+        dead_feature_window=5,
+        **schedule,
+    )
+    assert largest_difference(saes, [reference]) < 1e-6
+
+
 def test_polishing_goes_on_from_the_trained_weights_on_larger_batches():
     cfgs = [ScheduledBatchTopKTrainingSAEConfig(k=3, initial_k=1, dtype="float64", **SHAPE)] * 2
     sizes = []
@@ -518,10 +551,29 @@ BAD = {
     "steps must be at least 1, got 0": {"steps": 0},
     "batch_size must be an int, got 2.5": {"batch_size": 2.5},
     r"lr must be in \(0, inf\), got -1": {"lr": -1},
-    r"lr_warm_up_steps \+ lr_decay_steps must be at most steps = 30, got 20 \+ 20": {
+    r"lr_warm_up_steps \+ lr_decay_steps must be at most 30 of 30 steps, got 20 \+ 20": {
         "lr_warm_up_steps": 20,
         "lr_decay_steps": 20,
     },
+    r"lr_warm_up_steps \+ lr_decay_steps must be at most 29 of 30 steps, got 20 \+ 10": {
+        "lr_scheduler_name": "cosineannealing",
+        "lr_warm_up_steps": 20,
+        "lr_decay_steps": 10,
+    },
+    r"lr_scheduler_name must be one of .*, got 'linear'": {"lr_scheduler_name": "linear"},
+    "lr_end needs lr_scheduler_name 'cosineannealing', got 0.1 without": {"lr_end": 0.1},
+    r"lr_end must be in \[0, 0.001\], got 0.01": {
+        "lr": 1e-3,
+        "lr_scheduler_name": "cosineannealing",
+        "lr_end": 0.01,
+    },
+    "lr_decay_steps must be 0 where lr_end is, got 3": {
+        "lr_scheduler_name": "cosineannealing",
+        "lr_end": 0,
+        "lr_decay_steps": 3,
+    },
+    "resampling must be Resampling, got 'worst' of type str": {"resampling": "worst"},
+    "log must be TrainingLog, got 10 of type int": {"log": 10},
     r"workspace_mib must be in \(0, inf\), got 0": {"workspace_mib": 0},
     "checkpoint_every must be at least 1, got 0": {"checkpoint_every": 0},
     "dead_feature_window must be at least 0, got -1": {"dead_feature_window": -1},

@@ -52,6 +52,10 @@ class Scratch:
         sizes |= dict.fromkeys(("enc", "dec"), (cfg.d_sae, cfg.d_in)) | {"pre": (cfg.d_sae, batch)}
         return sizes | {f"error{q}": (cfg.d_in, width) for q in range(len(prefix_widths(cfg)))}
 
+    def errors(self, n: int) -> list[Tensor]:
+        """x̂ − x of each prefix, (n, d_in, batch), in the buffers of the first `n` SAEs."""
+        return [buffer[:n] for name, buffer in self.buffers.items() if name.startswith("error")]
+
     def first(self, n: int) -> dict[str, Tensor]:
         """The buffers of the first `n` SAEs."""
         return {name: buffer[:n] for name, buffer in self.buffers.items()}

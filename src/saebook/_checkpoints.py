@@ -23,17 +23,21 @@ def digest(description: Any, tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], *, run: str, step: int) -> None:
-    """Write the state after `step` steps of the run with fingerprint `run`, over what was there."""
+def save(path: Path, tensors: Mapping[str, Tensor], *, run: str, step: int, log: Any) -> None:
+    """Write the state after `step` steps of the run with fingerprint `run`, over what was there.
+
+    `log` is anything that JSON can hold.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
+    metadata = {"run": run, "step": str(step), "log": json.dumps(log)}
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contents, partial, metadata={"run": run, "step": str(step)})
+    save_file(contents, partial, metadata=metadata)
     os.replace(partial, path)
 
 
-def load(path: Path, *, run: str) -> tuple[dict[str, Tensor], int]:
-    """Read a checkpoint back: its tensors and how many steps they have seen.
+def load(path: Path, *, run: str) -> tuple[dict[str, Tensor], int, Any]:
+    """Read a checkpoint back: its tensors, how many steps they have seen, and the log.
 
     Raises:
         ValueError: if the file is no checkpoint, or one of another run.
@@ -53,4 +57,4 @@ def load(path: Path, *, run: str) -> tuple[dict[str, Tensor], int]:
             "configs, seeds, initial weights, steps, batch size, learning rate or number of "
             "threads differ. Name another file or remove this one."
         )
-    return tensors, int(metadata["step"])
+    return tensors, int(metadata["step"]), json.loads(metadata["log"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import pairwise, repeat
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from sae_lens import TrainingSAE
@@ -19,7 +20,10 @@ from saebook._buffers import Batch, Scratch
 from saebook._checks import check_finite
 from saebook._running import one_thread, step_bar
 from saebook._stacked import Stack
+from saebook.resampling import Resampling, resample
+from saebook.training_log import Row, TrainingLog, training_rows
 
+T = TypeVar("T")
 SampleBatch = Callable[[int, torch.Generator], Tensor]
 
 BYTES_PER_WORKER = 2**20  # with less scratch than this, a second worker costs more than it saves
@@ -39,8 +43,13 @@ class Run:
         dead_feature_window: int,
         device: torch.device,
         workspace_bytes: float,
+        seeds: Sequence[int],
+        resampling: Resampling | None,
+        log: TrainingLog | None,
     ) -> None:
         self.sample_batch = sample_batch
+        self.resampling = resampling
+        self.log = log
         self.generator = generator
         self.lrs = lrs
         self.batch_size = batch_size
@@ -50,6 +59,7 @@ class Run:
         self.n_workers = min(torch.get_num_threads(), useful) if device.type == "cpu" else 1
         largest = int(workspace_bytes / (each * self.n_workers))
         self.groups = _in_groups(saes, largest, self.n_workers)
+        self.seeds = _in_groups(seeds, largest, self.n_workers)
         self.stacks = [
             Stack(group, device=device, dead_feature_window=dead_feature_window)
             for group in self.groups
@@ -63,7 +73,7 @@ class Run:
         """Take all steps; go on from the checkpoint at `path` where there is one."""
         fingerprint = self._fingerprint() if path else ""
         start = self._resume(path, fingerprint) if path and path.exists() else 0
-        n_saes = sum(map(len, self.groups))
+        n_saes, stacks = sum(map(len, self.groups)), range(len(self.stacks))
         bar = step_bar(range(start, len(self.lrs)), n_saes, progress=progress)
         with (
             one_thread() if self.n_workers > 1 else nullcontext(),
@@ -73,10 +83,14 @@ class Run:
             for step in bar:
                 if path and step > start and step % every == 0:
                     state = self._state() | {"generator": drawn[0]}
-                    _checkpoints.save(path, state, run=fingerprint, step=step)
+                    rows = self.log.rows if self.log else []
+                    _checkpoints.save(path, state, run=fingerprint, step=step, log=rows)
                 batch = drawn[1].result()
                 drawn = self._draw(pool, step + 1)
-                list(pool.map(self._train_step, self.stacks, repeat(batch), repeat(step)))
+                if self.log and self.log.wants(step, len(self.lrs)):
+                    found = pool.map(self._log_rows, stacks, repeat(batch.x), repeat(step))
+                    self.log.rows += [row | {"sae": i} for i, row in enumerate(chain(*found))]
+                list(pool.map(self._train_step, stacks, repeat(batch), repeat(step)))
         if path:
             path.unlink(missing_ok=True)
 
@@ -85,10 +99,20 @@ class Run:
         for stack, group in zip(self.stacks, self.groups, strict=True):
             stack.write_back(group, last_step=len(self.lrs) - 1)
 
-    def _train_step(self, stack: Stack, batch: Batch, step: int) -> None:
-        scratch = self.scratches.get()
+    def _train_step(self, i: int, batch: Batch, step: int) -> None:
+        scratch, stack = self.scratches.get(), self.stacks[i]
         stack.train_step(batch, scratch, step, self.lrs[step])
+        if self.resampling and self.resampling.due(step + 1):
+            errors = scratch.errors(len(self.seeds[i]))[-1][:, :, : len(batch.x)]
+            kind = self.resampling.kind
+            resample(stack, batch.x, errors, kind=kind, step=step, seeds=self.seeds[i])
         self.scratches.put(scratch)
+
+    def _log_rows(self, i: int, x: Tensor, step: int) -> list[Row]:
+        """The rows of a stack before a step, by sae-lens' own forward pass."""
+        stack, saes = self.stacks[i], self.groups[i]
+        stack.write_back(saes, last_step=step)
+        return training_rows(saes, x.cpu(), stack.dead.cpu(), step=step, lr=self.lrs[step])
 
     def _draw(self, pool: ThreadPoolExecutor, step: int) -> tuple[Tensor, Future[Batch]]:
         """Start to draw the batch of a step; also the generator's state before that."""
@@ -118,6 +142,9 @@ class Run:
             "batch_size": self.batch_size,
             "dead_feature_window": self.stacks[0].dead_feature_window,
             "groups": [len(group) for group in self.groups],
+            "seeds": self.seeds,
+            "resampling": dataclasses.asdict(self.resampling) if self.resampling else None,
+            "log_every": self.log.every if self.log else None,
         }
         state = self._state() | {"generator": self.generator.get_state()}
         return _checkpoints.digest(settings, state)
@@ -130,7 +157,9 @@ class Run:
         }
 
     def _resume(self, path: Path, fingerprint: str) -> int:
-        tensors, step = _checkpoints.load(path, run=fingerprint)
+        tensors, step, rows = _checkpoints.load(path, run=fingerprint)
+        if self.log:
+            self.log.rows += rows
         self.generator.set_state(tensors.pop("generator"))
         for i, stack in enumerate(self.stacks):
             own = {name: t for name, t in tensors.items() if name.startswith(f"{i}.")}
@@ -138,11 +167,9 @@ class Run:
         return step
 
 
-def _in_groups(
-    saes: Sequence[TrainingSAE[Any]], largest: int, n_workers: int
-) -> list[list[TrainingSAE[Any]]]:
-    """Split the SAEs evenly, at most `largest` to a group, with as many groups for every worker."""
-    rounds = -(-len(saes) // (max(1, largest) * n_workers))
-    n_groups = min(len(saes), rounds * n_workers)
-    ends = [round(i * len(saes) / n_groups) for i in range(n_groups + 1)]
-    return [list(saes[start:end]) for start, end in pairwise(ends)]
+def _in_groups(each: Sequence[T], largest: int, n_workers: int) -> list[list[T]]:
+    """Split SAEs evenly, at most `largest` to a group, with as many groups for every worker."""
+    rounds = -(-len(each) // (max(1, largest) * n_workers))
+    n_groups = min(len(each), rounds * n_workers)
+    ends = [round(i * len(each) / n_groups) for i in range(n_groups + 1)]
+    return [list(each[start:end]) for start, end in pairwise(ends)]

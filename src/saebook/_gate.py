@@ -83,6 +83,10 @@ class Gate:
         ramp = [min(1.0, stage.step / w) if w > 0 else 1.0 for w in warm]
         return self.column([0.5 * c * r for c, r in zip(final, ramp, strict=True)])
 
+    def fresh(self, i: int) -> dict[str, float]:
+        """The i-th SAE's initial biases and own weights, each the same for all latents."""
+        return {"b_enc": 0.0} if self.has_encoder_bias else {}
+
     def state(self) -> dict[str, Tensor]:
         """What the gate remembers from step to step."""
         return {}

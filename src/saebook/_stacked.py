@@ -79,6 +79,16 @@ class Stack:
             group["lr"] = lr
         self.optimizer.step()
 
+    @property
+    def dead(self) -> Tensor:
+        """Which latents count as dead, (saes, d_sae)."""
+        return self.since_fired > self.dead_feature_window
+
+    def moments(self) -> list[dict[str, Tensor]]:
+        """Adam's running means of the gradients and of their squares, by weight, as views."""
+        states = [self.optimizer.state[flat] for flat in self.flat]
+        return [self._views([state[k] for state in states]) for k in ("exp_avg", "exp_avg_sq")]
+
     def state(self) -> dict[str, Tensor]:
         """Everything that changes during training, by name."""
         state = {f"weights.{name}": weight for name, weight in self.weights.items()}
@@ -122,7 +132,7 @@ class Stack:
         torch.mm(enc.flatten(0, 1), batch.x.T, out=stage.pre.flatten(0, 1))  # product 1: encode
         self._add_encoder_bias(stage.pre, enc, scale)
         self.gate.forward(stage)
-        errors = [buffer[f"error{q}"] for q in range(len(self.nesting.blocks))]
+        errors = scratch.errors(len(self.cfgs))
         self.nesting.decode(stage.acts, dec, w["b_dec"], batch.x_t, errors)  # product 2
         auxiliary = self._auxiliary_gradients(stage, dec, errors)
         self._weigh(stage, errors)
@@ -169,7 +179,7 @@ class Stack:
             mask=buffer["mask"],
             spare=buffer["spare"],
             norm=norm,
-            dead=self.since_fired > self.dead_feature_window,
+            dead=self.dead,
             own={name: self.weights[name] for name in own},
             d_norm=torch.zeros_like(norm),
             d_own={name: self.grads[name] for name in own},

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sae_lens import TrainingSAE
-from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
+from sae_lens.saes.sae import TrainStepInput
 from scipy.optimize import nnls
 from torch import Tensor
 
 from saebook._buffers import Batch, Scratch
 from saebook._gate import Gate
 from saebook._gates import GATES
+from saebook._schedules import coefficients_at
 from saebook._stacked import Stack
 from saebook._support import supports_of
 from saebook.toy_world import ToyWorld
@@ -166,13 +167,9 @@ def expected_loss(
 
 def _loss(sae: TrainingSAE[Any], x: Tensor) -> Tensor:
     """The training loss of a batch, its coefficients at their final value."""
-    coefficients = {
-        name: c.value if isinstance(c, TrainCoefficientConfig) else c
-        for name, c in sae.get_coefficients().items()
-    }
     step_input = TrainStepInput(
         sae_in=x,
-        coefficients=coefficients,
+        coefficients=coefficients_at(sae, sys.maxsize),
         dead_neuron_mask=None,
         n_training_steps=sys.maxsize,
         is_logging_step=False,

@@ -25,6 +25,9 @@ class JumpReLUGate(Gate):
         }
     )
 
+    def fresh(self, i: int) -> dict[str, float]:
+        return super().fresh(i) | {"threshold": self.cfgs[i].jumprelu_init_threshold}
+
     def forward(self, stage: Stage) -> None:
         threshold = stage.own["threshold"].clamp_(min=0.0)
         torch.gt(stage.pre, threshold.to(stage.pre.dtype)[:, :, None], out=stage.mask)
@@ -92,6 +95,9 @@ class GatedGate(Gate):
     own = ("b_gate", "b_mag", "r_mag")
     copies = 2
     has_encoder_bias = False
+
+    def fresh(self, i: int) -> dict[str, float]:
+        return dict.fromkeys(self.own, 0.0)
 
     def forward(self, stage: Stage) -> None:
         batch = stage.pre.shape[-1]

@@ -16,20 +16,25 @@ from typing import Any
 
 import torch
 from sae_lens import TrainingSAE, TrainingSAEConfig
-from sae_lens.training.optim import get_lr_scheduler
 
 from saebook._checks import (
     check_generator,
+    check_instance,
     check_non_negative_int,
     check_positive,
     check_positive_int,
 )
 from saebook._ensemble_run import Run, SampleBatch
 from saebook._initial import Init, check_configs, check_seeds, fresh_saes
+from saebook._schedules import learning_rates
+from saebook.resampling import Resampling
+from saebook.training_log import TrainingLog, check_log
 
 __all__ = [
     "Init",
+    "Resampling",
     "SampleBatch",
+    "TrainingLog",
     "check_configs",
     "learning_rates",
     "train_and_polish",
@@ -44,12 +49,16 @@ def train_ensemble(
     steps: int,
     batch_size: int = 1024,
     lr: float = 3e-4,
+    lr_scheduler_name: str = "constant",
+    lr_end: float | None = None,
     lr_warm_up_steps: int = 0,
     lr_decay_steps: int = 0,
     seeds: Sequence[int],
     generator: torch.Generator | None = None,
     init: Init | None = None,
     dead_feature_window: int = 1000,
+    resampling: Resampling | None = None,
+    log: TrainingLog | None = None,
     device: str | torch.device = "cpu",
     workspace_mib: float = 64,
     progress: bool = True,
@@ -64,18 +73,23 @@ def train_ensemble(
 
     Args:
         cfgs: sae-lens training configs of one architecture and shape: standard, topk, batchtopk,
-            jumprelu, matryoshka_batchtopk, or one of `architectures`. They may differ in k, in
-            coefficients, in schedules and in the weights of inner losses.
+            jumprelu, gated, matryoshka_batchtopk, or one of `architectures`. They may differ in k,
+            in coefficients, in schedules and in the weights of inner losses.
         sample_batch: `sample_batch(n, generator)` gives a batch `(n, d_in)`, seen by every SAE.
         steps: number of training steps.
         batch_size: samples a step.
         lr: learning rate of Adam (sae-lens' betas 0.9 and 0.999).
+        lr_scheduler_name: what the rate does between warm-up and decay, by sae-lens' name:
+            "constant", or "cosineannealing" for half a cosine from `lr` down to `lr_end`.
+        lr_end: rate at the end of the cosine; by default `lr / 10`, as in sae-lens.
         lr_warm_up_steps: steps of a linear rise from 0 at the start.
         lr_decay_steps: steps of a linear fall to 0 at the end.
         seeds: one whole number per SAE; draws its initial weights, as `torch.manual_seed` would.
         generator: draws the batches; by default one seeded with `seeds[0]`. Its state advances.
         init: SAEs to start from, one per config; or a function that changes a fresh SAE in place.
         dead_feature_window: a latent silent for more than this many steps counts as dead.
+        resampling: when and how to give dead latents new weights; by default never.
+        log: an empty `TrainingLog` to fill.
         device: where the weights live while they train, such as "cpu" or "cuda".
         workspace_mib: scratch memory in MiB. SAEs that do not fit take turns within each step,
             with the same result; the default suits the caches of a CPU, a GPU likes more.
@@ -100,10 +114,18 @@ def train_ensemble(
     check_positive_int("checkpoint_every", checkpoint_every)
     check_non_negative_int("dead_feature_window", dead_feature_window)
     lrs = learning_rates(
-        lr, steps=steps, lr_warm_up_steps=lr_warm_up_steps, lr_decay_steps=lr_decay_steps
+        lr,
+        steps=steps,
+        lr_scheduler_name=lr_scheduler_name,
+        lr_end=lr_end,
+        lr_warm_up_steps=lr_warm_up_steps,
+        lr_decay_steps=lr_decay_steps,
     )
+    if resampling is not None:
+        check_instance("resampling", resampling, Resampling)
     check_configs(cfgs)
-    saes = fresh_saes(cfgs, check_seeds(seeds, len(cfgs)), init)
+    seeds = check_seeds(seeds, len(cfgs))
+    saes = fresh_saes(cfgs, seeds, init)
     if generator is None:
         generator = torch.Generator().manual_seed(seeds[0])
     run = Run(
@@ -115,6 +137,9 @@ def train_ensemble(
         dead_feature_window=dead_feature_window,
         device=torch.device(device),
         workspace_bytes=workspace_mib * 2**20,
+        seeds=seeds,
+        resampling=resampling,
+        log=check_log(log),
     )
     path = Path(checkpoint) if checkpoint else None
     run.train(progress=progress, path=path, every=checkpoint_every)
@@ -186,37 +211,3 @@ def _settled(cfg: TrainingSAEConfig) -> TrainingSAEConfig:
     """The config with its schedules at their end."""
     over = {"initial_k": None, "l1_warm_up_steps": 0, "l0_warm_up_steps": 0}
     return dataclasses.replace(cfg, **{k: v for k, v in over.items() if hasattr(cfg, k)})
-
-
-def learning_rates(
-    lr: float, *, steps: int, lr_warm_up_steps: int, lr_decay_steps: int
-) -> list[float]:
-    """The learning rate of every step: sae-lens' schedule `constant` with warm-up and decay.
-
-    Raises:
-        ValueError: if warm-up and decay together are longer than the training.
-    """
-    check_non_negative_int("lr_warm_up_steps", lr_warm_up_steps)
-    check_non_negative_int("lr_decay_steps", lr_decay_steps)
-    if lr_warm_up_steps + lr_decay_steps > steps:
-        raise ValueError(
-            f"lr_warm_up_steps + lr_decay_steps must be at most steps = {steps}, "
-            f"got {lr_warm_up_steps} + {lr_decay_steps}"
-        )
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
-    scheduler = get_lr_scheduler(
-        "constant",
-        optimizer=optimizer,
-        training_steps=steps,
-        lr=lr,
-        warm_up_steps=lr_warm_up_steps,
-        decay_steps=lr_decay_steps,
-        lr_end=lr,
-        num_cycles=1,
-    )
-    rates = []
-    for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return rates
