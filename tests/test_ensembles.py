@@ -408,6 +408,22 @@ def test_learning_rates_follow_half_a_cosine_after_the_warm_up(end):
     assert rates == pytest.approx([0.5, 1.0, *falling])
 
 
+def test_saes_of_different_rates_train_as_each_would_alone():
+    rates = [1e-3, 1e-2, 3e-3, 1e-3, 1e-2, 3e-3]
+    together = small_run(lr=rates, lr_warm_up_steps=5, lr_decay_steps=10)
+    cfgs = [BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (1, 2, 3, 1, 2, 3)]
+    for i, rate in enumerate(rates):
+        alone = small_run(
+            cfgs=[cfgs[i]],
+            seeds=[[0, 0, 0, 1, 1, 1][i]],
+            lr=rate,
+            lr_warm_up_steps=5,
+            lr_decay_steps=10,
+            generator=torch.Generator().manual_seed(5),
+        )
+        assert largest_difference(alone, together[i : i + 1]) < 1e-9
+
+
 def test_training_with_a_cosine_equals_that_of_sae_lens():
     cfg = replace(CFG, dtype="float64")
     schedule = {"steps": 60, "lr": 3e-3}
@@ -572,6 +588,8 @@ BAD = {
         "lr_end": 0,
         "lr_decay_steps": 3,
     },
+    "lr must hold one rate per config, 6 in all, got 2": {"lr": [1e-3, 1e-4]},
+    r"lr must be in \(0, inf\), got 0": {"lr": [1e-3] * 5 + [0]},
     "resampling must be Resampling, got 'worst' of type str": {"resampling": "worst"},
     "log must be TrainingLog, got 10 of type int": {"log": 10},
     r"workspace_mib must be in \(0, inf\), got 0": {"workspace_mib": 0},

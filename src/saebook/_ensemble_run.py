@@ -38,7 +38,7 @@ class Run:
         sample_batch: SampleBatch,
         *,
         generator: torch.Generator,
-        lrs: list[float],
+        lrs: Sequence[Sequence[float]],
         batch_size: int,
         dead_feature_window: int,
         device: torch.device,
@@ -51,7 +51,7 @@ class Run:
         self.resampling = resampling
         self.log = log
         self.generator = generator
-        self.lrs = lrs
+        self.steps = len(lrs[0])
         self.batch_size = batch_size
         sizes: dict[str, Any] = {"batch": batch_size, "cfg": saes[0].cfg}
         each = Scratch.bytes_per_sae(saes[0].W_dec.element_size(), **sizes)
@@ -60,6 +60,9 @@ class Run:
         largest = int(workspace_bytes / (each * self.n_workers))
         self.groups = _in_groups(saes, largest, self.n_workers)
         self.seeds = _in_groups(seeds, largest, self.n_workers)
+        self.lrs = [
+            list(zip(*each, strict=True)) for each in _in_groups(lrs, largest, self.n_workers)
+        ]
         self.stacks = [
             Stack(group, device=device, dead_feature_window=dead_feature_window)
             for group in self.groups
@@ -74,7 +77,7 @@ class Run:
         fingerprint = self._fingerprint() if path else ""
         start = self._resume(path, fingerprint) if path and path.exists() else 0
         n_saes, stacks = sum(map(len, self.groups)), range(len(self.stacks))
-        bar = step_bar(range(start, len(self.lrs)), n_saes, progress=progress)
+        bar = step_bar(range(start, self.steps), n_saes, progress=progress)
         with (
             one_thread() if self.n_workers > 1 else nullcontext(),
             ThreadPoolExecutor(self.n_workers) as pool,
@@ -87,7 +90,7 @@ class Run:
                     _checkpoints.save(path, state, run=fingerprint, step=step, log=rows)
                 batch = drawn[1].result()
                 drawn = self._draw(pool, step + 1)
-                if self.log and self.log.wants(step, len(self.lrs)):
+                if self.log and self.log.wants(step, self.steps):
                     found = pool.map(self._log_rows, stacks, repeat(batch.x), repeat(step))
                     self.log.rows += [row | {"sae": i} for i, row in enumerate(chain(*found))]
                 list(pool.map(self._train_step, stacks, repeat(batch), repeat(step)))
@@ -97,11 +100,11 @@ class Run:
     def write_back(self) -> None:
         """Copy the trained weights into the sae-lens SAEs."""
         for stack, group in zip(self.stacks, self.groups, strict=True):
-            stack.write_back(group, last_step=len(self.lrs) - 1)
+            stack.write_back(group, last_step=self.steps - 1)
 
     def _train_step(self, i: int, batch: Batch, step: int) -> None:
         scratch, stack = self.scratches.get(), self.stacks[i]
-        stack.train_step(batch, scratch, step, self.lrs[step])
+        stack.train_step(batch, scratch, step, self.lrs[i][step])
         if self.resampling and self.resampling.due(step + 1):
             errors = scratch.errors(len(self.seeds[i]))[-1][:, :, : len(batch.x)]
             kind = self.resampling.kind
@@ -112,12 +115,12 @@ class Run:
         """The rows of a stack before a step, by sae-lens' own forward pass."""
         stack, saes = self.stacks[i], self.groups[i]
         stack.write_back(saes, last_step=step)
-        return training_rows(saes, x.cpu(), stack.dead.cpu(), step=step, lr=self.lrs[step])
+        return training_rows(saes, x.cpu(), stack.dead.cpu(), step=step, lrs=self.lrs[i][step])
 
     def _draw(self, pool: ThreadPoolExecutor, step: int) -> tuple[Tensor, Future[Batch]]:
         """Start to draw the batch of a step; also the generator's state before that."""
         state = self.generator.get_state()
-        if step == len(self.lrs):  # draw no batch that nobody asked for
+        if step == self.steps:  # draw no batch that nobody asked for
             return state, Future()
         return state, pool.submit(self._batch, step)
 

@@ -9,7 +9,7 @@ from sae_lens import TrainingSAE
 from sae_lens.saes.sae import TrainCoefficientConfig
 from sae_lens.training.optim import get_lr_scheduler
 
-from saebook._checks import check_in_range, check_non_negative_int, check_one_of
+from saebook._checks import check_in_range, check_non_negative_int, check_one_of, check_positive
 
 SCHEDULES = ("constant", "cosineannealing")
 
@@ -29,6 +29,7 @@ def learning_rates(
         ValueError: if warm-up and decay together are longer than the training, or leave no step for
             the cosine; for another schedule; for an `lr_end` above `lr` or without a cosine.
     """
+    check_positive("lr", lr)
     check_one_of("lr_scheduler_name", lr_scheduler_name, SCHEDULES)
     cosine = lr_scheduler_name == "cosineannealing"
     if lr_end is not None and not cosine:

@@ -67,17 +67,24 @@ class Stack:
         return views
 
     @torch.no_grad()
-    def train_step(self, batch: Batch, scratch: Scratch, step: int, lr: float) -> None:
-        """Move every SAE by one step of Adam."""
+    def train_step(self, batch: Batch, scratch: Scratch, step: int, lrs: Sequence[float]) -> None:
+        """Move every SAE by one step of Adam, each at its own rate."""
         self.gradients(batch, scratch, step)
         self._clip(2 / len(batch.x))
-        self.adam_step(lr)
+        self.adam_step(lrs)
 
-    def adam_step(self, lr: float) -> None:
-        """Take a step of Adam along the gradients as they are."""
+    def adam_step(self, lrs: Sequence[float]) -> None:
+        """Take a step of Adam along the gradients as they are, at a rate for each SAE."""
+        fastest = max(lrs)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = fastest
+        before = None if min(lrs) == fastest else self._views([flat.clone() for flat in self.flat])
         self.optimizer.step()
+        if before is not None:  # a step is proportional to its rate
+            for name, weight in self.weights.items():
+                shares = weight.new_tensor([lr / fastest for lr in lrs])
+                shares = shares.view(-1, *[1] * (weight.ndim - 1))
+                torch.lerp(before[name], weight, shares, out=weight)
 
     @property
     def dead(self) -> Tensor:

@@ -48,7 +48,7 @@ def train_ensemble(
     *,
     steps: int,
     batch_size: int = 1024,
-    lr: float = 3e-4,
+    lr: float | Sequence[float] = 3e-4,
     lr_scheduler_name: str = "constant",
     lr_end: float | None = None,
     lr_warm_up_steps: int = 0,
@@ -78,7 +78,7 @@ def train_ensemble(
         sample_batch: `sample_batch(n, generator)` gives a batch `(n, d_in)`, seen by every SAE.
         steps: number of training steps.
         batch_size: samples a step.
-        lr: learning rate of Adam (sae-lens' betas 0.9 and 0.999).
+        lr: learning rate of Adam (sae-lens' betas 0.9 and 0.999); or one for each SAE.
         lr_scheduler_name: what the rate does between warm-up and decay, by sae-lens' name:
             "constant", or "cosineannealing" for half a cosine from `lr` down to `lr_end`.
         lr_end: rate at the end of the cosine; by default `lr / 10`, as in sae-lens.
@@ -109,21 +109,15 @@ def train_ensemble(
     """
     check_positive_int("steps", steps)
     check_positive_int("batch_size", batch_size)
-    check_positive("lr", lr)
     check_positive("workspace_mib", workspace_mib)
     check_positive_int("checkpoint_every", checkpoint_every)
     check_non_negative_int("dead_feature_window", dead_feature_window)
-    lrs = learning_rates(
-        lr,
-        steps=steps,
-        lr_scheduler_name=lr_scheduler_name,
-        lr_end=lr_end,
-        lr_warm_up_steps=lr_warm_up_steps,
-        lr_decay_steps=lr_decay_steps,
-    )
     if resampling is not None:
         check_instance("resampling", resampling, Resampling)
     check_configs(cfgs)
+    rates = list(lr) if isinstance(lr, Sequence) else [lr] * len(cfgs)
+    if len(rates) != len(cfgs):
+        raise ValueError(f"lr must hold one rate per config, {len(cfgs)} in all, got {len(rates)}")
     seeds = check_seeds(seeds, len(cfgs))
     saes = fresh_saes(cfgs, seeds, init)
     if generator is None:
@@ -132,7 +126,17 @@ def train_ensemble(
         saes,
         sample_batch,
         generator=check_generator("generator", generator),
-        lrs=lrs,
+        lrs=[
+            learning_rates(
+                each,
+                steps=steps,
+                lr_scheduler_name=lr_scheduler_name,
+                lr_end=lr_end,
+                lr_warm_up_steps=lr_warm_up_steps,
+                lr_decay_steps=lr_decay_steps,
+            )
+            for each in rates
+        ],
         batch_size=batch_size,
         dead_feature_window=dead_feature_window,
         device=torch.device(device),

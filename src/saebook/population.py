@@ -133,6 +133,6 @@ def _descend(
                 norms = gradient_norms(stack.grads, tie_weights)
                 if step == steps or bool((norms <= tolerance).all()):
                     break
-            stack.adam_step(lr * min(1.0, 2 * (1 - step / steps)))
+            stack.adam_step([lr * min(1.0, 2 * (1 - step / steps))])
     stack.write_back(saes, last_step=step)
     return norms

@@ -99,11 +99,11 @@ def training_rows(
     dead: Bool[Tensor, "saes d_sae"],
     *,
     step: int,
-    lr: float,
+    lrs: Sequence[float],
 ) -> list[Row]:
     """The rows of several SAEs, all but their indices."""
     with torch.no_grad():
         return [
             {"step": step, "lr": lr, **training_row(sae, x, mask, step=step)}
-            for sae, mask in zip(saes, dead, strict=True)
+            for sae, mask, lr in zip(saes, dead, lrs, strict=True)
         ]
