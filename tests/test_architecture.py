@@ -25,6 +25,7 @@ TRAINING = {
     "_threshold_gates",
     "_topk_gates",
     "ensembles",
+    "matched_l0",
     "population",
     "resampling",
     "training_log",
@@ -40,7 +41,18 @@ WORLDS = {
 }
 METRICS = {"_decoders", "absorption", "hedging", "metrics", "true_dictionary"}
 STEPS = {"_stacked", "_ensemble_run", "ensembles", "population"}
+TOY_MODELS = {
+    "_superposition_models",
+    "_superposition_pairs",
+    "_superposition_steps",
+    "_superposition_task",
+    "superposition",
+}
 READERS = {"claims", "style"}  # what only chapters and plots use
+
+NO_TOY_MODELS = (
+    WORLDS | (TRAINING - {"_running"}) | METRICS | READERS | {"architectures", "true_l0"}
+)
 
 # A module may not reach any of these modules, directly or through others.
 FORBIDDEN = {
@@ -122,7 +134,15 @@ FORBIDDEN = {
     "_stacked": WORLDS | METRICS | READERS | {"true_l0", "_ensemble_run", "ensembles"},
     "_ensemble_run": WORLDS | READERS | {"true_l0", "ensembles"},
     "ensembles": WORLDS | READERS | {"true_l0"},
+    "evaluation": WORLDS | TRAINING | READERS | {"architectures", "true_l0"},
+    "matched_l0": WORLDS | READERS | {"true_l0"},
     "true_l0": WORLDS | READERS,  # an estimate must not see the truth
+    # A toy model of superposition needs nothing but checks and a progress bar.
+    "_superposition_models": TOY_MODELS | NO_TOY_MODELS | {"_running"},
+    "_superposition_pairs": {"_superposition_models", "superposition"} | NO_TOY_MODELS,
+    "_superposition_steps": (TOY_MODELS - {"_superposition_steps"}) | NO_TOY_MODELS,
+    "_superposition_task": TOY_MODELS | NO_TOY_MODELS | {"_running"},
+    "superposition": NO_TOY_MODELS,
 }
 PLOTS = {"plots", "_sweep_plots"}
 ARRAYS_ONLY = {"plots", "_sweep_plots", "metrics"}

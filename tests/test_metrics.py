@@ -433,3 +433,39 @@ def test_a_boolean_is_no_number():
         metrics.nth_decoder_projection(torch.ones(2, 2), torch.ones(2), torch.ones(1, 2), True)
     with pytest.raises(TypeError, match="k must be a number, got True of type bool"):
         metrics.true_dictionary_error_closed_form(10, 1, 0.15, True)
+
+
+# Shrinkage
+
+
+def test_shrinkage_of_a_small_case_worked_by_hand():
+    a = torch.tensor([[1.0, 0.0, 1.0], [2.0, 1.0, 1.0], [3.0, 0.0, 1.0]])
+    c = torch.tensor([[0.5, 4.0], [1.5, 0.0], [0.0, 4.0]])
+    found = metrics.shrinkage(c, a, torch.tensor([0, 1, -1]))
+    assert found[0].item() == pytest.approx((0.5 * 1 + 1.5 * 2) / (1 + 4))  # row 2: silent
+    assert math.isnan(found[1]) and math.isnan(found[2])  # never together; without a latent
+
+
+@given(share=st.floats(0.1, 2), seed=SEEDS)
+def test_shrinkage_is_the_share_that_every_latent_reports(share, seed):
+    a = randn(30, 4, seed=seed).relu()
+    a[0] = 1
+    order = torch.tensor([2, 0, 3, 1])
+    c = torch.zeros_like(a)
+    c[:, order] = share * a
+    expected = torch.full((4,), share, dtype=torch.float64)
+    torch.testing.assert_close(metrics.shrinkage(c, a, order), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.ones(3, 2), torch.ones(4, 2), torch.tensor([0, 1])), "feature_acts must have"),
+        ((torch.ones(3, 2), torch.ones(3, 2), torch.tensor([0, 2])), "latent_of_feature must be"),
+        ((torch.ones(3, 2), torch.ones(3, 2), torch.tensor([0])), "latent_of_feature must have"),
+        ((torch.full((3, 2), math.nan), torch.ones(3, 2), torch.tensor([0, 1])), "finite"),
+    ],
+)
+def test_shrinkage_names_a_bad_argument(arguments, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        metrics.shrinkage(*arguments)

@@ -163,3 +163,20 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
         wanted = " or ".join(each.__name__ for each in kinds)
         raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}")
     return value
+
+
+def check_indices(name: str, value: Any, n_features: int, n_choices: int) -> Tensor:
+    """Return `value` if it gives each feature an index below `n_choices`, or −1 for none."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name} must hold indices of dtype int64 or int32, got {value.dtype}")
+    if value.shape != (n_features,):
+        raise ValueError(f"{name} must have shape ({n_features}), got {tuple(value.shape)}")
+    outside = (value < -1) | (value >= n_choices)
+    if bool(outside.any()):
+        index = int(outside.nonzero()[0])
+        raise ValueError(
+            f"{name} must be in [-1, {n_choices - 1}], got {int(value[index])} at index {index}"
+        )
+    return value

@@ -53,8 +53,8 @@ def _check_pair_task(task: ToyTask) -> None:
 
 def _support(task: ToyTask, nodes: int) -> tuple[Tensor, Tensor]:
     """Inputs (2, n) and their weights (n_models, n): no feature, one of them, or both."""
-    x, w = np.polynomial.legendre.leggauss(nodes)
-    x, w = (torch.from_numpy(v).to(task.density) for v in ((x + 1) / 2, w / 2))
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    x, w = (torch.from_numpy(v).to(task.density) for v in ((points + 1) / 2, weights / 2))
     zero, one = torch.zeros_like(x), torch.ones(1, dtype=x.dtype)
     both = torch.cartesian_prod(x, x).T
     acts = torch.cat(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -104,7 +104,7 @@ class ToyTask:
 
     def draw(self, n: int, generator: torch.Generator, out: Acts | None = None) -> Acts:
         """Draw n inputs with the batch as the last axis, (n_models, n_features, n), into `out`."""
-        options = {"generator": generator, "dtype": self.density.dtype}
+        options: dict[str, Any] = {"generator": generator, "dtype": self.density.dtype}
         magnitude, place = torch.rand(2, self.n_features, n, **options)  # each (n_features, n)
         if self.pairs == "correlated":
             place[1::2] = place[0::2]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saebook._checks import check_finite, check_rows, check_shape
+from saebook._checks import check_finite, check_indices, check_rows, check_shape
 
 _GROUP = ("share", "mean", "silent")  # what is measured on a group of samples
 _COLUMNS = [
@@ -69,7 +69,7 @@ def absorption_gap(
     shares = _check_samples(latent_acts, feature_acts, weights)
     fires, n_features = feature_acts > 0, feature_acts.shape[1]
     _check_forest(parents, n_features)
-    _check_indices("latent_of_feature", latent_of_feature, n_features, latent_acts.shape[1])
+    check_indices("latent_of_feature", latent_of_feature, n_features, latent_acts.shape[1])
     latents, rows = latent_of_feature.tolist(), []
     for parent in parents[parents >= 0].unique().tolist():
         if (latent := latents[parent]) < 0:
@@ -125,7 +125,7 @@ def detector_f1(
             or weights that are negative or all 0.
     """
     shares = _check_samples(latent_acts, feature_acts, weights)
-    _check_indices(
+    check_indices(
         "latent_of_feature", latent_of_feature, feature_acts.shape[1], latent_acts.shape[1]
     )
     latents = latent_of_feature.to(latent_acts.device)
@@ -155,24 +155,9 @@ def _check_samples(
     return weights.double() / weights.double().sum()
 
 
-def _check_indices(name: str, value: Tensor, n_features: int, n_choices: int) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{name} must hold indices of dtype int64 or int32, got {value.dtype}")
-    if value.shape != (n_features,):
-        raise ValueError(f"{name} must have shape ({n_features}), got {tuple(value.shape)}")
-    outside = (value < -1) | (value >= n_choices)
-    if bool(outside.any()):
-        index = int(outside.nonzero()[0])
-        raise ValueError(
-            f"{name} must be in [-1, {n_choices - 1}], got {int(value[index])} at index {index}"
-        )
-
-
 def _check_forest(parents: Tensor, n_features: int) -> None:
     """Raise unless every feature's line of parents ends."""
-    _check_indices("parents", parents, n_features, n_features)
+    check_indices("parents", parents, n_features, n_features)
     ancestors = parents
     for _ in range(n_features):
         if bool((ancestors < 0).all()):

@@ -19,6 +19,7 @@ from torch import Tensor
 from saebook._checks import (
     check_finite,
     check_in_range,
+    check_indices,
     check_int_at_least,
     check_rows,
     check_same_shape,
@@ -49,6 +50,7 @@ __all__ = [
     "n_recovered",
     "nth_decoder_projection",
     "reorder_latents",
+    "shrinkage",
     "signed_mcc",
     "true_dictionary_error",
     "true_dictionary_error_closed_form",
@@ -243,6 +245,37 @@ def variance_explained(
     if total == 0:
         raise ValueError(f"x must vary, got {'constant' if centred else 'zero'} rows only")
     return 1 - (x - x_hat).square().sum().item() / total
+
+
+@torch.no_grad()
+def shrinkage(
+    contributions: Float[Tensor, "n d_sae"],
+    feature_acts: Float[Tensor, "n n_features"],
+    latent_of_feature: Int[Tensor, " n_features"],
+) -> Float[Tensor, " n_features"]:
+    """What share of a feature's activation its latent reports, where both fire: (n_features,).
+
+        Σ c·a / Σ a², the slope of c over a through the origin
+
+    1 is no shrinkage. It is NaN for a feature without a latent, or if the two never fire together.
+    Taught in "SAE variants".
+
+    Args:
+        contributions: c, latent activations times the norms of their decoder rows.
+        latent_of_feature: index of each feature's latent, −1 for none, as in `Matching.latent`.
+
+    Raises:
+        ValueError: for shapes that do not fit, values that are not finite, or indices out of range.
+    """
+    n = len(check_rows("contributions", contributions, "d_sae"))
+    check_finite("feature_acts", check_shape("feature_acts", feature_acts, (n, "n_features")))
+    check_indices(
+        "latent_of_feature", latent_of_feature, feature_acts.shape[1], contributions.shape[1]
+    )
+    matched = contributions[:, latent_of_feature.clamp(min=0)] * (latent_of_feature >= 0)
+    both = (matched > 0) & (feature_acts > 0)
+    products = (matched * feature_acts * both).sum(0)
+    return products / (feature_acts.square() * both).sum(0)  # 0/0 is NaN
 
 
 def l0(latent_acts: Float[Tensor, "n d_sae"]) -> float:

@@ -1,0 +1,91 @@
+"""One table of what trained SAEs do on a world whose features are known.
+
+Taught in the chapters "SAE variants" and "Training practice".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from sae_lens import SAE, TrainingSAE
+from sae_lens.synthetic import feature_uniqueness
+from torch import Tensor
+
+from saebook._checks import check_instance, check_rows, check_shape, check_unit_rows
+from saebook.metrics import detector_f1, l0, match_features, shrinkage, variance_explained
+
+RECOVERED = 0.9  # cosine above which a matched latent counts as its feature
+
+
+@torch.no_grad()
+def evaluate(
+    saes: Sequence[TrainingSAE[Any]],
+    x: Float[Tensor, "n d_in"],
+    feature_acts: Float[Tensor, "n n_features"],
+    directions: Float[Tensor, "n_features d_in"],
+) -> pd.DataFrame:
+    """Measures of each SAE as it is used after training, one row an SAE, in their order.
+
+    Columns: `l0`; `variance_explained`, a share of the variance round the mean; `signed_mcc`, the
+    mean cosine of features and their latents, see `metrics.signed_mcc`; `recovered`, the number of
+    features whose latent has a cosine above 0.9; `f1`, the mean over features that fire of their
+    latents' F1 as detectors; `shrinkage`, the mean over features of the share of an activation
+    that their latents report; `dead`, the share of latents that no input makes fire; `uniqueness`,
+    the number of features that are some live latent's nearest, over that of live latents, by
+    sae-lens' `feature_uniqueness`.
+
+    Args:
+        saes: sae-lens training SAEs.
+        x: inputs that they were not trained on.
+        feature_acts: the true activations behind `x`.
+        directions: of the features, rows of norm 1.
+
+    Raises:
+        TypeError, ValueError: for other things than training SAEs, or shapes that do not fit.
+    """
+    check_unit_rows("directions", directions)
+    n_features, d_in = directions.shape
+    check_rows("x", x, d_in)
+    check_shape("feature_acts", feature_acts, (len(x), n_features))
+    for sae in saes:
+        check_instance("saes", sae, TrainingSAE)
+    return pd.DataFrame([_measures(sae, x, feature_acts, directions) for sae in saes])
+
+
+def _measures(
+    sae: TrainingSAE[Any], x: Tensor, feature_acts: Tensor, directions: Tensor
+) -> dict[str, float]:
+    used = inference_sae(sae)
+    latent_acts = used.encode(x)
+    matching = match_features(used.W_dec, directions)
+    contributions = latent_acts * used.W_dec.norm(dim=1)
+    live = latent_acts.any(0)
+    return {
+        "l0": l0(latent_acts),
+        "variance_explained": variance_explained(x, used.decode(latent_acts), centred=True),
+        "signed_mcc": matching.cosine.mean().item(),
+        "recovered": int((matching.cosine > RECOVERED).sum()),
+        "f1": detector_f1(latent_acts, feature_acts, matching.latent).nanmean().item(),
+        "shrinkage": shrinkage(contributions, feature_acts, matching.latent).nanmean().item(),
+        "dead": 1 - live.double().mean().item(),
+        "uniqueness": feature_uniqueness(used.W_dec[live], directions),
+    }
+
+
+@torch.no_grad()
+def inference_sae(sae: TrainingSAE[Any]) -> SAE[Any]:
+    """The SAE as it is used after training: what sae-lens saves for inference, in memory.
+
+    BatchTopK becomes JumpReLU with the threshold that training has tracked; decoder rows that count
+    as unit vectors become unit vectors. The other variants keep their functions.
+    """
+    cfg = sae.cfg.get_inference_sae_cfg_dict()
+    state = {name: value.clone() for name, value in sae.state_dict().items()}
+    sae.process_state_dict_for_saving_inference(state)
+    ready = SAE.from_dict(cfg)
+    ready.load_state_dict(state)
+    return ready
