@@ -35,6 +35,8 @@ def auxiliary_gradients(
     parts = list(zip(blocks, errors, strict=True)) if by_block else [(slice(None), errors[-1])]
     found = []
     for i in stage.dead.any(-1).nonzero().flatten().tolist():
+        if cfgs[i].aux_loss_coefficient == 0:
+            continue
         for block, error in parts:
             latents = torch.arange(dec.shape[1], device=dec.device)[block]
             latents = latents[stage.dead[i, block]]

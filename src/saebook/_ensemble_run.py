@@ -26,7 +26,7 @@ from saebook.training_log import Row, TrainingLog, training_rows
 T = TypeVar("T")
 SampleBatch = Callable[[int, torch.Generator], Tensor]
 
-BYTES_PER_WORKER = 2**20  # with less scratch than this, a second worker costs more than it saves
+BYTES_PER_WORKER = 2**21  # with less scratch than this, a second worker costs more than it saves
 
 
 class Run:
