@@ -77,7 +77,7 @@ class Run:
         fingerprint = self._fingerprint() if path else ""
         start = self._resume(path, fingerprint) if path and path.exists() else 0
         n_saes, stacks = sum(map(len, self.groups)), range(len(self.stacks))
-        bar = step_bar(range(start, self.steps), n_saes, progress=progress)
+        bar = step_bar(range(start, self.steps), f"{n_saes} SAEs", progress=progress)
         with (
             one_thread() if self.n_workers > 1 else nullcontext(),
             ThreadPoolExecutor(self.n_workers) as pool,

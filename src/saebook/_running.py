@@ -11,13 +11,13 @@ import torch
 from tqdm.auto import tqdm
 
 
-def step_bar(steps: range, n_saes: int, *, progress: bool) -> Any:
-    """A bar over the steps still to take; shown only if wanted and in a terminal."""
+def step_bar(steps: range, what: str, *, progress: bool) -> Any:
+    """A bar over the steps still to take, of `what` trains; only if wanted and in a terminal."""
     return tqdm(
         steps,
         initial=steps.start,
         total=steps.stop,
-        desc=f"Training {n_saes} SAEs",
+        desc=f"Training {what}",
         unit="step",
         disable=not (progress and sys.stderr.isatty()),
     )

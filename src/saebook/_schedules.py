@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,21 @@ from sae_lens.training.optim import get_lr_scheduler
 from saebook._checks import check_in_range, check_non_negative_int, check_one_of, check_positive
 
 SCHEDULES = ("constant", "cosineannealing")
+
+
+def ensemble_learning_rates(
+    lr: float | Sequence[float], n_saes: int, **schedule: Any
+) -> list[list[float]]:
+    """The learning rates of every SAE of an ensemble, worked out once for each distinct `lr`.
+
+    Raises:
+        ValueError: for another number of rates than SAEs, and what `learning_rates` raises.
+    """
+    each = list(lr) if isinstance(lr, Sequence) else [lr] * n_saes
+    if len(each) != n_saes:
+        raise ValueError(f"lr must hold one rate per config, {n_saes} in all, got {len(each)}")
+    distinct = {rate: learning_rates(rate, **schedule) for rate in dict.fromkeys(each)}
+    return [distinct[rate] for rate in each]
 
 
 def learning_rates(
@@ -37,14 +53,7 @@ def learning_rates(
     lr_end = lr / 10 if lr_end is None else check_in_range("lr_end", lr_end, 0, lr)
     if lr_end == 0 and lr_decay_steps:
         raise ValueError(f"lr_decay_steps must be 0 where lr_end is, got {lr_decay_steps}")
-    check_non_negative_int("lr_warm_up_steps", lr_warm_up_steps)
-    check_non_negative_int("lr_decay_steps", lr_decay_steps)
-    most = steps - 1 if cosine else steps
-    if lr_warm_up_steps + lr_decay_steps > most:
-        raise ValueError(
-            f"lr_warm_up_steps + lr_decay_steps must be at most {most} of {steps} steps, "
-            f"got {lr_warm_up_steps} + {lr_decay_steps}"
-        )
+    _check_parts(lr_warm_up_steps, lr_decay_steps, steps, most=steps - 1 if cosine else steps)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     scheduler = get_lr_scheduler(
         lr_scheduler_name,
@@ -62,6 +71,16 @@ def learning_rates(
         optimizer.step()
         scheduler.step()
     return rates
+
+
+def _check_parts(warm_up: int, decay: int, steps: int, *, most: int) -> None:
+    check_non_negative_int("lr_warm_up_steps", warm_up)
+    check_non_negative_int("lr_decay_steps", decay)
+    if warm_up + decay > most:
+        raise ValueError(
+            f"lr_warm_up_steps + lr_decay_steps must be at most {most} of {steps} steps, "
+            f"got {warm_up} + {decay}"
+        )
 
 
 def coefficients_at(sae: TrainingSAE[Any], step: float) -> dict[str, float]:

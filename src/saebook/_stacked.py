@@ -141,7 +141,10 @@ class Stack:
         self.gate.forward(stage)
         errors = scratch.errors(len(self.cfgs))
         self.nesting.decode(stage.acts, dec, w["b_dec"], batch.x_t, errors)  # product 2
-        auxiliary = self._auxiliary_gradients(stage, dec, errors)
+        auxiliary = []
+        if self.gate.rescales_by_norm:  # the architectures that have such a loss
+            blocks = self.nesting.blocks
+            auxiliary = auxiliary_gradients(self.cfgs, stage, dec, errors, blocks)
         self._weigh(stage, errors)
         self._decoder_bias_gradient(batch, stage, dec, errors)
         self.nesting.accumulate(errors)
@@ -200,14 +203,6 @@ class Stack:
         if self.cfgs[0].apply_b_dec_to_input:
             bias -= torch.bmm(enc, self.weights["b_dec"][:, :, None])[:, :, 0]
         pre += bias[:, :, None]
-
-    def _auxiliary_gradients(
-        self, stage: Stage, dec: Tensor, errors: list[Tensor]
-    ) -> list[tuple[int, Tensor, Tensor, Tensor]]:
-        """Those of the loss that revives dead latents, in the architectures that have one."""
-        if not self.gate.rescales_by_norm or not bool(stage.dead.any()):
-            return []
-        return auxiliary_gradients(self.cfgs, stage, dec, errors, self.nesting.blocks)
 
     def _finish(self, stage: Stage, enc: Tensor, scale: Tensor | None, d_bias: Tensor) -> None:
         """Carry the gradients over from the rescaled weights to the weights themselves."""

@@ -101,8 +101,7 @@ def descend(
     scratch = Scratch(weights, batch_size)
     parameters = weights.parameters()  # the optimizer changes them in place
     optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
-    bar = step_bar(range(steps), len(weights.W), progress=progress)
-    bar.set_description(f"Training {len(weights.W)} toy models")
+    bar = step_bar(range(steps), f"{len(weights.W)} toy models", progress=progress)
     with torch.no_grad(), one_thread():  # products are small: a second thread is mostly waited for
         for step in bar:
             grads = gradients(weights, *next_batch(), scale, scratch)

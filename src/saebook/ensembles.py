@@ -26,7 +26,7 @@ from saebook._checks import (
 )
 from saebook._ensemble_run import Run, SampleBatch
 from saebook._initial import Init, check_configs, check_seeds, fresh_saes
-from saebook._schedules import learning_rates
+from saebook._schedules import ensemble_learning_rates, learning_rates
 from saebook.resampling import Resampling
 from saebook.training_log import TrainingLog, check_log
 
@@ -115,9 +115,15 @@ def train_ensemble(
     if resampling is not None:
         check_instance("resampling", resampling, Resampling)
     check_configs(cfgs)
-    rates = list(lr) if isinstance(lr, Sequence) else [lr] * len(cfgs)
-    if len(rates) != len(cfgs):
-        raise ValueError(f"lr must hold one rate per config, {len(cfgs)} in all, got {len(rates)}")
+    lrs = ensemble_learning_rates(
+        lr,
+        len(cfgs),
+        steps=steps,
+        lr_scheduler_name=lr_scheduler_name,
+        lr_end=lr_end,
+        lr_warm_up_steps=lr_warm_up_steps,
+        lr_decay_steps=lr_decay_steps,
+    )
     seeds = check_seeds(seeds, len(cfgs))
     saes = fresh_saes(cfgs, seeds, init)
     if generator is None:
@@ -126,17 +132,7 @@ def train_ensemble(
         saes,
         sample_batch,
         generator=check_generator("generator", generator),
-        lrs=[
-            learning_rates(
-                each,
-                steps=steps,
-                lr_scheduler_name=lr_scheduler_name,
-                lr_end=lr_end,
-                lr_warm_up_steps=lr_warm_up_steps,
-                lr_decay_steps=lr_decay_steps,
-            )
-            for each in rates
-        ],
+        lrs=lrs,
         batch_size=batch_size,
         dead_feature_window=dead_feature_window,
         device=torch.device(device),

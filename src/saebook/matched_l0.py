@@ -115,14 +115,13 @@ def train_at_l0(
     curve = [(tried, _measure(sae, x)) for tried, sae in zip(grid, saes, strict=True)]
     guess, slope = _crossing(curve, target_l0)
     points: dict[int, list[tuple[float, float]]] = {seed: [] for seed in seeds}
-    best: dict[int, TrainingSAE[Any]] = {}
-    waiting, n_trained = seeds, n_grid
+    latest: dict[int, TrainingSAE[Any]] = {}
+    waiting = seeds
     for _ in range(max_rounds):
         tries = [_next(points[seed], target_l0, guess, slope, (low, high)) for seed in waiting]
         for seed, tried, sae in zip(waiting, tries, train(tries, waiting), strict=True):
             points[seed].append((tried, _measure(sae, x)))
-            best[seed] = sae
-        n_trained += len(waiting)
+            latest[seed] = sae
         waiting = [s for s in waiting if abs(points[s][-1][1] / target_l0 - 1) > tolerance]
         if not waiting:
             break
@@ -132,10 +131,10 @@ def train_at_l0(
             f"target_l0 = {target_l0:g} ± {tolerance:.1%} not met in {max_rounds} rounds: {misses}"
         )
     return MatchedSAEs(
-        saes=[best[seed] for seed in seeds],
+        saes=[latest[seed] for seed in seeds],
         coefficients=[points[seed][-1][0] for seed in seeds],
         l0s=[points[seed][-1][1] for seed in seeds],
-        n_trained=n_trained,
+        n_trained=n_grid + sum(map(len, points.values())),
     )
 
 

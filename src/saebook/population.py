@@ -122,7 +122,7 @@ def _descend(
     stack = Stack(saes, device=x.device, dead_feature_window=steps)
     batch = state_batch(x, probabilities, gate=stack.gate)
     scratch = Scratch(stack.weights["W_dec"], len(saes), batch=len(batch.x), cfg=saes[0].cfg)
-    bar = step_bar(range(steps + 1), len(saes), progress=progress)
+    bar = step_bar(range(steps + 1), f"{len(saes)} SAEs", progress=progress)
     with one_thread():  # states are few: a second thread would only be waited for
         for step in bar:
             stack.gradients(batch, scratch, step)
