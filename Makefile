@@ -1,7 +1,7 @@
 # `make book` and `make test` do all their own set-up. `make help` lists the rest.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check-site lint format bench serve clean distclean
+.PHONY: help setup book test check-site lint format bench language-model serve clean distclean
 
 VENV ?= .venv
 PYTHON ?=
@@ -12,9 +12,11 @@ PYTHON_CODE = src tests tools benchmarks book
 help: ## List the commands
 	@echo "Sparse but Right: an executable book on sparse autoencoders."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Settings: PYTHON=<interpreter, 3.11 to 3.13>  VENV=<folder>  PORT=<number, for serve>"
+	@echo "          OPTIONS=<of language-model; OPTIONS=--help lists them>"
+	@echo "          SAEBOOK_MODEL, SAEBOOK_TEXT=<what the last chapters read, from Hugging Face>"
 
 setup: ## Make or mend the environment (the other commands do it by themselves)
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh tools/setup_env.sh
@@ -44,6 +46,11 @@ bench: setup ## Run every benchmark
 	@set -e; for file in benchmarks/[!_]*.py; do \
 	    echo "== $$file"; $(RUN) "$$file"; \
 	done
+
+# Without these, glibc gives the memory of each step back and asks for it again: twice as slow.
+language-model: setup ## Train the embedded language model anew (half an hour; goes on if interrupted)
+	@MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
+	    $(RUN) tools/train_language_model.py $(OPTIONS)
 
 serve: setup ## Serve the built site on this machine
 	@test -f _build/html/index.html || { echo "error: no site in _build/html. Run 'make book' first." >&2; exit 1; }

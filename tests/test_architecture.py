@@ -48,7 +48,20 @@ TOY_MODELS = {
     "_superposition_task",
     "superposition",
 }
+BASELINES = {
+    "_accounting",
+    "_baseline",
+    "_baseline_atoms",
+    "_baseline_clusters",
+    "_baseline_linear",
+    "_baseline_sae",
+    "_frozen_sae",
+    "_pursuit",
+    "baselines",
+}
+LANGUAGE_MODELS = {"activations", "interventions", "language_model", "splicing"}
 READERS = {"claims", "style"}  # what only chapters and plots use
+ON_TEXT = {"examples", "monosemanticity", "ngrams"}  # of tokens and activations only
 
 NO_TOY_MODELS = (
     WORLDS | (TRAINING - {"_running"}) | METRICS | READERS | {"architectures", "true_l0"}
@@ -144,8 +157,34 @@ FORBIDDEN = {
     "_superposition_task": TOY_MODELS | NO_TOY_MODELS | {"_running"},
     "superposition": NO_TOY_MODELS,
 }
+# What measures and shows activations on text needs nothing but checks.
+FORBIDDEN |= {name: ON_TEXT | TOY_MODELS | NO_TOY_MODELS | {"_running"} for name in ON_TEXT}
+# Baselines see data, never how it was made; of training, a frozen SAE takes learning rates only.
+FORBIDDEN |= {
+    name: WORLDS
+    | (TRAINING - {"_schedules"})
+    | READERS
+    | TOY_MODELS
+    | {"architectures", "true_l0"}
+    | (BASELINES if name in {"_accounting", "_pursuit"} else set())
+    for name in BASELINES
+}
+# A language model is read without worlds, and only its own trainer trains.
+FORBIDDEN |= {
+    name: WORLDS | METRICS | READERS | TOY_MODELS | BASELINES | {"architectures", "true_l0"} | trains
+    for name, trains in {
+        "docstrings": TRAINING | LANGUAGE_MODELS,
+        "tokens": TRAINING | LANGUAGE_MODELS,
+        "language_model_training": TRAINING - {"_checkpoints", "_running"},
+        "language_model": TRAINING,
+        "activations": TRAINING,
+        "splicing": TRAINING,
+        "interventions": TRAINING,
+    }.items()
+}
+FORBIDDEN["student"] = ON_TEXT | LANGUAGE_MODELS | BASELINES | TOY_MODELS | NO_TOY_MODELS
 PLOTS = {"plots", "_sweep_plots"}
-ARRAYS_ONLY = {"plots", "_sweep_plots", "metrics"}
+ARRAYS_ONLY = {"plots", "_sweep_plots", "metrics"} | ON_TEXT
 
 
 def imports(source):

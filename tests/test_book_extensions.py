@@ -39,13 +39,22 @@ def test_the_digest_follows_the_library_and_finds_back(extension, project):
 
 
 @pytest.mark.parametrize(
-    "path", ["src/saebook/new.py", "requirements.txt", "pyproject.toml", "book/_data/text.txt"]
+    "path", ["src/saebook/new.py", "requirements.txt", "pyproject.toml", "src/saebook/data/x.json"]
 )
 def test_the_digest_covers(extension, project, path):
     digest = extension("execution_cache").inputs_digest
     before = digest(project)
     (project / path).parent.mkdir(parents=True, exist_ok=True)
     (project / path).write_text("changed")
+    assert digest(project) != before
+
+
+@pytest.mark.parametrize("name", ["SAEBOOK_MODEL", "SAEBOOK_TEXT"])
+def test_the_digest_follows_the_model_and_the_text_asked_for(extension, project, monkeypatch, name):
+    digest = extension("execution_cache").inputs_digest
+    monkeypatch.delenv(name, raising=False)
+    before = digest(project)
+    monkeypatch.setenv(name, "another")
     assert digest(project) != before
 
 

@@ -9,17 +9,20 @@ cache again.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 from pathlib import Path
 
-INPUTS = ("src/**/*.py", "requirements.txt", "pyproject.toml", "book/_data/**/*")
+INPUTS = ("src/**/*.py", "src/saebook/data/**/*", "requirements.txt", "pyproject.toml")
+SETTINGS = ("SAEBOOK_MODEL", "SAEBOOK_TEXT")  # which model and text the chapters read
 KEPT = 5
 
 
 def inputs_digest(root: Path) -> str:
-    """Hex digest of the input files under `root`, names and contents, and of Python's version."""
-    digest = hashlib.sha256(platform.python_version().encode())
+    """Hex digest of all input files under `root`, of the settings, and of Python's version."""
+    settings = [os.environ.get(name, "") for name in SETTINGS]
+    digest = hashlib.sha256("\0".join([platform.python_version(), *settings]).encode())
     files = sorted({path for pattern in INPUTS for path in root.glob(pattern) if path.is_file()})
     for path in files:
         if "__pycache__" in path.parts or ".egg-info" in str(path):
