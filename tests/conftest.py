@@ -35,7 +35,13 @@ def _saved_once(tmp_path_factory):
     texts = [f"cat {i} sat on mat {3 * i}, and dog {i * i} did not" for i in range(200)]
     train_tokenizer(texts, vocab_size=300).save_pretrained(folder)
     cfg = GPT2Config(
-        vocab_size=300, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+        vocab_size=300,
+        n_positions=16,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -171,7 +171,13 @@ FORBIDDEN |= {
 }
 # A language model is read without worlds, and only its own trainer trains.
 FORBIDDEN |= {
-    name: WORLDS | METRICS | READERS | TOY_MODELS | BASELINES | {"architectures", "true_l0"} | trains
+    name: WORLDS
+    | METRICS
+    | READERS
+    | TOY_MODELS
+    | BASELINES
+    | {"architectures", "true_l0"}
+    | trains
     for name, trains in {
         "docstrings": TRAINING | LANGUAGE_MODELS,
         "tokens": TRAINING | LANGUAGE_MODELS,

@@ -167,3 +167,15 @@ def test_the_ledger_needs_no_heavy_import():
         "import sys, saebook.claims as c; c.check('a', 'A', True); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["SAEBOOK_MODEL", "SAEBOOK_TEXT"])
+def test_for_another_model_or_text_a_false_claim_is_shown_and_stops_nothing(monkeypatch, name):
+    monkeypatch.setenv(name, "gpt2")
+    claim = claims.check("kind", "Any statement", False)
+    assert not claim.holds
+    assert claim.text().startswith("✗ Not so for this model and text. Any statement")
+    assert claim.payload()["holds"] is False
+    monkeypatch.setenv(name, {"SAEBOOK_MODEL": "embedded", "SAEBOOK_TEXT": "docstrings"}[name])
+    with pytest.raises(claims.ClaimError):
+        claims.check("kind", "Any statement", False)

@@ -32,7 +32,7 @@ def test_the_embedded_model_loads_and_its_card_says_what_it_is():
 def test_the_embedded_model_and_its_tokenizer_are_small():
     files = list(language_model.FOLDER.iterdir())
     assert sum(file.stat().st_size for file in files) < 12e6
-    assert {file.suffix for file in files} <= {".json", ".safetensors"}
+    assert {file.suffix for file in files} <= {".json", ".md", ".safetensors"}
 
 
 def test_a_saved_model_gives_the_logits_of_its_own_class(saved_model):
@@ -75,7 +75,9 @@ def test_an_unknown_model_is_named_with_what_to_do(name):
 
 
 def test_an_unknown_data_set_is_named_with_what_to_do():
-    with pytest.raises(LoadError, match="data set 'no/such-data' could not be loaded(.|\n)*network"):
+    with pytest.raises(
+        LoadError, match="data set 'no/such-data' could not be loaded(.|\n)*network"
+    ):
         load_texts("train", "no/such-data")
 
 

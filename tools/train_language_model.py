@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+
 from saebook.docstrings import PACKAGES, read_docstrings
 from saebook.language_model import CARD, FOLDER, file_digest
 from saebook.language_model_training import TrainingPlan, token_losses, train_language_model
@@ -84,7 +85,9 @@ def measure(model, tokenizer, contexts):
         ngrams = fit_ngrams(contexts["train"].numpy(), vocab_size=VOCAB_SIZE, n=n)
         losses[f"{n}-gram"] = -torch.from_numpy(ngrams.log_probabilities(held_out.numpy()))
     return {
-        "held_out_nats": {name: averages(each, tokenizer, held_out) for name, each in losses.items()},
+        "held_out_nats": {
+            name: averages(each, tokenizer, held_out) for name, each in losses.items()
+        },
         "sample_nats": {
             name: averages(each[:N_SAMPLE], tokenizer, held_out[:N_SAMPLE])
             for name, each in losses.items()
@@ -109,11 +112,44 @@ def write(model, tokenizer, card, folder):
     tokenizer.save_pretrained(new)
     card["files"] = {path.name: file_digest(path) for path in sorted(new.iterdir())}
     (new / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (new / "README.md").write_text(model_card(card), encoding="utf-8")
     old = folder.with_name(f"{folder.name}.old")
     if folder.exists():
         os.replace(folder, old)
     os.replace(new, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def model_card(card):
+    """The card in words."""
+    plan, data = card["plan"], card["data"]
+    rows = "\n".join(
+        f"| {name} | {loss['per_token']:.3f} | {loss['per_byte']:.3f} |"
+        for name, loss in card["held_out_nats"].items()
+    )
+    return f"""# Model card: the embedded language model
+
+`make language-model` writes this folder; do not edit it by hand.
+
+**Architecture.** GPT-2 (Hugging Face's `GPT2LMHeadModel`): {plan["n_layers"]} blocks, width {plan["d_model"]}, {plan["n_heads"]} heads, contexts of {card["n_ctx"]}
+tokens, tied embeddings, weights stored in half precision as safetensors. Own byte-level byte-pair tokenizer, {card["vocab_size"]} tokens.
+
+**Data.** Docstrings of at least 200 characters of {", ".join(card["packages"])}, in the pinned versions, each below its dotted name.
+{data["train"]["documents"]} documents, {data["train"]["characters"]} characters, {data["train"]["tokens"]} tokens to train on; a twentieth of the files held out ({data["held-out"]["tokens"]} tokens).
+{data["held-out"]["share_repeated"]:.1%} of the held-out text stands word for word in a training file too.
+
+**Training.** {plan["steps"]} steps of {plan["batch_size"]} contexts ({plan["steps"] * plan["batch_size"] * card["n_ctx"]} tokens), AdamW, rate {plan["lr"]} with warm-up and cosine decay,
+{plan["dtype"]} activations, on "{card["device"]}"; the last uninterrupted run took {card["minutes_of_last_run"]} minutes.
+
+**Held-out cross-entropy in nats.** The n-grams have interpolated Kneser-Ney smoothing and the same training text and tokenizer.
+
+| | per token | per byte |
+| --- | --- | --- |
+{rows}
+
+**Use.** To be interpreted, in the book. It writes text that looks like documentation and means nothing. The text's authors hold its
+copyright; the packages' licences are permissive (BSD, MIT, Apache 2.0, and Matplotlib's).
+"""
 
 
 def main():

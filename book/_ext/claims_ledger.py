@@ -52,7 +52,8 @@ class ClaimRenderer:
         }
         node = ClaimNode(classes=["claim"], ids=[claim["anchor"]], claim=claim)
         docname = renderer.renderer.sphinx_env.docname
-        verdict = nodes.inline("", "✓ Claim.", classes=["claim-verdict"])
+        verdict = "✓ Claim." if claim["holds"] else "✗ Not so for this model and text."
+        verdict = nodes.inline("", verdict, classes=["claim-verdict"])
         paragraph = nodes.paragraph("", "", verdict, nodes.Text(f" {claim['statement']}"))
         if claim["value"] != "–":
             paragraph += [
@@ -164,7 +165,12 @@ class PrintLedger(SphinxPostTransform):
         chapters = _claims_in_order(self.env)
         total = sum(len(claims) for _, claims in chapters)
         counted = f"{total} claim" if total == 1 else f"{total} claims"
+        false = sum(not claim["holds"] for _, claims in chapters for claim in claims)
         intro = f"The book checks {counted}. Every one holds; else there would be no page to read."
+        if false:
+            intro = (
+                f"The book checks {counted}. For this model and text {false} of them do not hold."
+            )
         out: list[nodes.Node] = [nodes.paragraph("", intro)]
         for docname, claims in chapters:
             out += [self._heading(docname), self._table(docname, claims)]
@@ -198,7 +204,7 @@ class PrintLedger(SphinxPostTransform):
             nodes.Text(claim["value"]),
             nodes.Text(claim["published"]),
             source,
-            nodes.Text("✓ holds"),
+            nodes.Text("✓ holds" if claim["holds"] else "✗ false here"),
         )
         return nodes.row("", *[nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells])
 

@@ -53,9 +53,7 @@ def collect_activations(
     shape = (*tokens.shape, model.d_model)
     partial = Path(f"{path}.partial") if path else None
     out = _allocate(partial, shape)
-    rows = tqdm(
-        tokens.split(batch_size), desc="Activations", disable=None if progress else True
-    )
+    rows = tqdm(tokens.split(batch_size), desc="Activations", disable=None if progress else True)
     for i, batch in enumerate(rows):
         acts = _activations_of(model, batch, hook_name, stop)
         out[i * batch_size : i * batch_size + len(batch)] = acts.numpy()
@@ -163,7 +161,7 @@ def _activations_of(
     stop = stop if stop is not None and stop < model.n_layers else None
     model.bridge.run_with_hooks(
         tokens,
-        fwd_hooks=[(hook_name, lambda acts, hook: found.append(acts))],  # noqa: ARG005
+        fwd_hooks=[(hook_name, lambda acts, hook: found.append(acts))],
         return_type=None,
         stop_at_layer=stop,
     )

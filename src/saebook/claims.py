@@ -3,12 +3,16 @@
 A chapter states what it found with `check`. A false statement stops the chapter, and so the build;
 a true one is shown under its cell and listed on the Claims page. Outside a notebook `check` shows
 nothing and behaves the same.
+
+The chapters were written for the embedded language model and its text. Where `SAEBOOK_MODEL` or
+`SAEBOOK_TEXT` names others, a false statement stops nothing: it is shown and listed as false there.
 """
 
 from __future__ import annotations
 
 import html
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -30,13 +34,19 @@ class ClaimError(AssertionError):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement about a result that was checked and holds."""
+    """A statement about a result that was checked; false only for another model or text."""
 
     id: str
     statement: str
     value: Value | None = None
     published: Value | None = None
     source: str | None = None
+    holds: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """What stands before the statement."""
+        return "✓ Claim." if self.holds else "✗ Not so for this model and text."
 
     @property
     def anchor(self) -> str:
@@ -46,7 +56,7 @@ class Claim:
     def payload(self) -> dict[str, Any]:
         """The claim as JSON values, with `value` and `published` formatted for reading."""
         shown = {"value": format_value(self.value), "published": format_value(self.published)}
-        return {**asdict(self), **shown, "anchor": self.anchor, "holds": True}
+        return {**asdict(self), **shown, "anchor": self.anchor}
 
     def html(self) -> str:
         """The claim as one line of HTML with an anchor."""
@@ -66,7 +76,7 @@ class Claim:
         )
         return (
             f'<div class="claim" id="{esc(self.anchor)}">'
-            f'<span class="claim-verdict">✓ Claim.</span> '
+            f'<span class="claim-verdict">{self.verdict}</span> '
             f"{esc(self.statement)}{found}{f' ({esc(told)})' if told else ''}</div>"
         )
 
@@ -74,7 +84,7 @@ class Claim:
         """The claim as one line of plain text."""
         told = f" (published {format_value(self.published)})" if self.published is not None else ""
         found = f": {format_value(self.value)}" if self.value is not None else ""
-        return f"✓ Claim. {self.statement}{found}{told}"
+        return f"{self.verdict} {self.statement}{found}{told}"
 
     def _ipython_display_(self) -> None:
         """Show nothing: `check` has, and a cell's last value would be displayed once more."""
@@ -103,7 +113,7 @@ def check(
         The claim. In a notebook it has also been displayed.
 
     Raises:
-        ClaimError: the statement is false.
+        ClaimError: the statement is false, and no other model or text was asked for.
         TypeError, ValueError: an argument is not what is expected.
     """
     claim = Claim(
@@ -112,9 +122,10 @@ def check(
         value=_value("value", value),
         published=_value("published", published),
         source=None if source is None else _text("source", source),
+        holds=_boolean(holds),
     )
     _enter(claim)
-    if not _boolean(holds):
+    if not claim.holds and not _elsewhere():
         raise ClaimError(
             f"claim {claim.id!r} is false: {claim.statement} "
             f"(value found: {format_value(claim.value)})"
@@ -189,6 +200,12 @@ def _scalar(name: str, value: Any) -> Scalar:
 def _item(value: Any) -> Any:
     """The Python value inside an array or tensor without axes; anything else as it is."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
+def _elsewhere() -> bool:
+    """Whether the chapters read another model or text than those they were written for."""
+    default = {"SAEBOOK_MODEL": "embedded", "SAEBOOK_TEXT": "docstrings"}
+    return any(os.environ.get(name) not in (None, "", value) for name, value in default.items())
 
 
 def _enter(claim: Claim) -> None:

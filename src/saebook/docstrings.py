@@ -42,10 +42,10 @@ def read_docstrings(
     packages: Sequence[str] = PACKAGES,
     min_chars: int = 200,
 ) -> list[str]:
-    """The docstrings of a split, each below the dotted name of what it documents, in random order.
+    """The docstrings of a split, each below the dotted name of what it documents, shuffled.
 
-    A whole file belongs to one split, by a hash of its path. So a class and its methods, which often
-    share sentences, are never torn apart. Of equal docstrings the first is kept.
+    A whole file belongs to one split, by a hash of its path. So a class and its methods, which
+    often share sentences, are never torn apart. Of equal docstrings the first is kept.
 
     Args:
         split: "train" or "held-out", the latter a twentieth of the files.
@@ -55,7 +55,7 @@ def read_docstrings(
         min_chars: shorter docstrings are left out.
 
     Raises:
-        ValueError: for an unknown split, a share outside (0, 1], or a package that is not installed.
+        ValueError: for an unknown split, a share outside (0, 1], or a package that is not there.
     """
     check_one_of("split", split, SPLITS)
     check_in_range("share", share, 0, 1, open_minimum=True)

@@ -1,8 +1,8 @@
 """A causal language model and its text: the book's own, or any of Hugging Face's.
 
 The book's own model is small, was trained on docstrings (`make language-model`) and lies in the
-package, so nothing is fetched. `SAEBOOK_MODEL` and `SAEBOOK_TEXT` name others. Every model is loaded
-into sae-lens' `SAETransformerBridge`. Taught in the chapter "SAEs on a language model".
+package, so nothing is fetched. `SAEBOOK_MODEL` and `SAEBOOK_TEXT` name others. Every model is
+loaded into sae-lens' `SAETransformerBridge`. Taught in the chapter "SAEs on a language model".
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class LanguageModel:
         bridge: the model with hook points; sae-lens' SAEs can be attached to it.
         tokenizer: Hugging Face's, with a separator that starts each context.
         n_ctx: the most tokens of a context.
+        n_parameters: number of weights, tied ones once.
         card: of the embedded model, what `make language-model` wrote of it; else empty.
     """
 
@@ -53,6 +54,7 @@ class LanguageModel:
     bridge: SAETransformerBridge = field(repr=False)
     tokenizer: Any = field(repr=False)
     n_ctx: int
+    n_parameters: int
     card: dict[str, Any] = field(repr=False, default_factory=dict)
 
     @property
@@ -64,11 +66,6 @@ class LanguageModel:
     def n_layers(self) -> int:
         """Number of blocks."""
         return int(self.bridge.cfg.n_layers)
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of weights, tied ones once."""
-        return sum(weight.numel() for weight in self.bridge.original_model.parameters())
 
     @property
     def vocabulary(self) -> list[str]:
@@ -94,8 +91,8 @@ def load_language_model(name: str | None = None, *, trained: bool = True) -> Lan
     """Load a causal language model, on the CPU and in single precision.
 
     Args:
-        name: "embedded", a folder that Hugging Face's `save_pretrained` wrote, or a name on its hub;
-            by default what the environment variable `SAEBOOK_MODEL` says, else "embedded".
+        name: "embedded", a folder that Hugging Face's `save_pretrained` wrote, or a name on its
+            hub; by default what the environment variable `SAEBOOK_MODEL` says, else "embedded".
         trained: if not, the same architecture with the random weights of a fresh model, drawn with
             seed 0.
 
@@ -108,11 +105,12 @@ def load_language_model(name: str | None = None, *, trained: bool = True) -> Lan
     card = _checked_card() if name == EMBEDDED else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
     except Exception as error:  # Hugging Face's loaders raise what their parts raise
         raise LoadError(_advice("SAEBOOK_MODEL", "model", name, EMBEDDED, error)) from error
+    model, info = loaded
     lacking = sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"]))
     if lacking:
         raise LoadError(
@@ -125,11 +123,18 @@ def load_language_model(name: str | None = None, *, trained: bool = True) -> Lan
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the initialisation draws from the global generator
             model = AutoModelForCausalLM.from_config(model.config)
+    n_parameters = sum(weight.numel() for weight in model.parameters())  # the bridge splits some
     bridge = SAETransformerBridge.boot_transformers(
         source, hf_model=model.eval(), tokenizer=tokenizer, device="cpu"
     )
-    n_ctx = int(model.config.max_position_embeddings)
-    return LanguageModel(name=name, bridge=bridge, tokenizer=tokenizer, n_ctx=n_ctx, card=card)
+    return LanguageModel(
+        name=name,
+        bridge=bridge,
+        tokenizer=tokenizer,
+        n_ctx=int(model.config.max_position_embeddings),
+        n_parameters=n_parameters,
+        card=card,
+    )
 
 
 def load_texts(split: str, name: str | None = None, *, share: float = 1.0) -> list[str]:
@@ -170,7 +175,9 @@ def _dataset_texts(name: str) -> list[str]:
         raise LoadError(f"data set {name!r} must have a column 'text', got {found.column_names}")
     documents = [text for text in found["text"] if text and text.strip()]
     if len(documents) < 2:
-        raise LoadError(f"data set {name!r} must hold at least 2 documents with text, got {len(documents)}")
+        raise LoadError(
+            f"data set {name!r} must hold at least 2 documents with text, got {len(documents)}"
+        )
     return documents
 
 
@@ -202,7 +209,7 @@ def _advice(variable: str, kind: str, name: str, default: str, error: Exception)
     reason = str(error).strip().split("\n")[0][:200]
     return (
         f"{kind} {name!r} could not be loaded: {type(error).__name__}: {reason}\n"
-        f"Expected: {default!r}, a folder on this machine, or a name on Hugging Face's hub that can "
-        f"be reached or was downloaded before.\n"
+        f"Expected: {default!r}, a folder on this machine, or a name on Hugging Face's hub, which "
+        f"must be reachable unless the files were downloaded before.\n"
         f"What to do: check the name and the network, or unset {variable} to use {default!r}."
     )

@@ -99,7 +99,8 @@ def train_language_model(
     """
     check_positive_int("checkpoint_every", checkpoint_every)
     _check_contexts(contexts, vocab_size, plan.batch_size)
-    model = _fresh_model(contexts.shape[1], vocab_size, plan, separator).to(device)
+    model: Any = _fresh_model(contexts.shape[1], vocab_size, plan, separator)
+    model.to(device)
     optimizer = torch.optim.AdamW(
         _groups(model, plan.weight_decay), lr=plan.lr, betas=(0.9, 0.95), fused=True
     )
@@ -161,7 +162,9 @@ def _fresh_model(
         use_cache=False,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.seed)  # Hugging Face's initialisation draws from the global generator
+        torch.manual_seed(
+            plan.seed
+        )  # Hugging Face's initialisation draws from the global generator
         return GPT2LMHeadModel(cfg)
 
 
@@ -216,9 +219,7 @@ def _state(model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer) -> dict[str
     return state
 
 
-def _resume(
-    path: Path, run: str, model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer
-) -> int:
+def _resume(path: Path, run: str, model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer) -> int:
     """Take over a checkpoint; return how many steps it has seen."""
     state, step, _ = _checkpoints.load(path, run=run)
     with torch.no_grad():

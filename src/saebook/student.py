@@ -9,13 +9,17 @@ better than the baselines?".
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from sklearn.cluster import KMeans
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from saebook._checks import (
@@ -84,9 +88,7 @@ class DocumentAutoencoders:
         """The latents of each seed's encoder, relu(x W_enc + b_enc)."""
         return torch.relu(x @ self.W_enc + self.b_enc)
 
-    def decode(
-        self, codes: Float[Tensor, "n_seeds n d_latent"]
-    ) -> Float[Tensor, "n_seeds n d_in"]:
+    def decode(self, codes: Float[Tensor, "n_seeds n d_latent"]) -> Float[Tensor, "n_seeds n d_in"]:
         """What each seed's decoder makes of its codes."""
         x_hat = codes @ self.W_dec + self.b_dec
         return torch.sigmoid(x_hat) if self.output == "sigmoid" else x_hat
@@ -95,8 +97,7 @@ class DocumentAutoencoders:
         """Reconstructions by each seed. Centroids are fitted to all of `x` together."""
         latents = self.encode(x)
         if self.code != "latents":
-            pairs = zip(latents, self.seeds, strict=True)
-            latents = torch.stack([_by_centroid(each, self.n_clusters, s) for each, s in pairs])
+            latents = _by_centroid(latents, self.n_clusters, _random_states(self.seeds))
         return self.decode(latents)
 
     @torch.no_grad()
@@ -111,7 +112,8 @@ class DocumentAutoencoders:
                 centroids are fitted to them.
         """
         check_rows("x", x, self.W_enc.shape[1])
-        parts = x.split(len(x) if batch_size is None else check_positive_int("batch_size", batch_size))
+        size = len(x) if batch_size is None else check_positive_int("batch_size", batch_size)
+        parts = x.split(size)
         errors = [(self.reconstruct(part) - part).square().sum((1, 2)) for part in parts]
         return torch.stack(errors).sum(0) / x.numel()
 
@@ -146,7 +148,7 @@ def train_document_autoencoders(
         batch_size: documents a step. The last batch of an epoch may be smaller.
 
     Raises:
-        ValueError, TypeError: for an unusable argument, or fewer documents than clusters in a batch.
+        ValueError, TypeError: for an unusable argument, or a batch smaller than `n_clusters`.
     """
     check_rows("x", x)
     check_positive("lr", lr)
@@ -168,10 +170,11 @@ def train_document_autoencoders(
         )
     weights = [model.W_enc, model.b_enc, model.W_dec, model.b_dec]
     optimizer = torch.optim.Adam([weight.requires_grad_() for weight in weights], lr=lr)
+    states = _random_states(model.seeds)
     with torch.enable_grad():
         for epoch in range(epochs):
             for batch in batches:
-                loss = _loss(model, batch, l1_coefficient)  # (n_seeds,)
+                loss = _loss(model, batch, l1_coefficient, states)  # (n_seeds,)
                 optimizer.zero_grad()
                 loss.sum().backward()
                 optimizer.step()
@@ -182,7 +185,7 @@ def train_document_autoencoders(
 
 
 def _fresh(
-    x: Float[Tensor, "n d_in"], d_latent: int, seeds: Sequence[int], *, epochs: int, **kind: object
+    x: Float[Tensor, "n d_in"], d_latent: int, seeds: Sequence[int], *, epochs: int, **kind: Any
 ) -> DocumentAutoencoders:
     """Autoencoders with the initial weights of PyTorch's `Linear`."""
     d_in, layers = x.shape[1], []
@@ -209,23 +212,39 @@ def _fresh(
 
 
 def _loss(
-    model: DocumentAutoencoders, batch: Float[Tensor, "batch d_in"], l1_coefficient: float
+    model: DocumentAutoencoders,
+    batch: Float[Tensor, "batch d_in"],
+    l1_coefficient: float,
+    states: Sequence[np.random.RandomState],
 ) -> Float[Tensor, " n_seeds"]:
     latents = model.encode(batch)
     if model.code == "latents":
         error = (model.decode(latents) - batch).square().mean((1, 2))
         return error + l1_coefficient * latents.mean((1, 2))
-    pairs = zip(latents.detach(), model.seeds, strict=True)
-    codes = torch.stack([_by_centroid(each, model.n_clusters, seed) for each, seed in pairs])
+    codes = _by_centroid(latents.detach(), model.n_clusters, states)
     if model.code == "straight_through":
         codes = codes + latents - latents.detach()
     return (model.decode(codes) - batch).square().mean((1, 2))
 
 
+def _random_states(seeds: Sequence[int]) -> list[np.random.RandomState]:
+    return [np.random.RandomState(seed) for seed in seeds]
+
+
 def _by_centroid(
-    latents: Float[Tensor, "n d_latent"], n_clusters: int, seed: int
-) -> Float[Tensor, "n d_latent"]:
-    """Each row replaced by the centroid of its cluster."""
-    kmeans = KMeans(n_clusters, n_init=1, random_state=seed).fit(latents.detach().numpy())
-    labels: Int[Tensor, " n"] = torch.from_numpy(kmeans.labels_).long()
-    return torch.from_numpy(kmeans.cluster_centers_).to(latents.dtype)[labels]
+    latents: Float[Tensor, "n_seeds n d_latent"],
+    n_clusters: int,
+    states: Sequence[np.random.RandomState],
+) -> Float[Tensor, "n_seeds n d_latent"]:
+    """Each row replaced by the centroid of its cluster, for each seed by itself."""
+    codes = []
+    with _threads().limit(limits=1, user_api="openmp"):  # a batch is too small to share out
+        for rows, state in zip(latents.numpy(), states, strict=True):
+            kmeans = KMeans(n_clusters, n_init=1, random_state=state).fit(rows)
+            codes.append(torch.from_numpy(kmeans.cluster_centers_[kmeans.labels_]))
+    return torch.stack(codes).to(latents.dtype)
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()

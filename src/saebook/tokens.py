@@ -65,7 +65,11 @@ def make_contexts(
     separator = tokenizer.bos_token_id
     if separator is None:
         raise ValueError("tokenizer must have a bos_token, which starts every context, got none")
-    ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    ids = (
+        tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        if texts
+        else []
+    )
     stream = torch.tensor(list(chain.from_iterable([separator, *each] for each in ids)))
     n_contexts = len(stream) // (n_ctx - 1)
     if n_contexts == 0:
