@@ -96,7 +96,7 @@ def _orthogonal_part(
 
     Projected twice: once leaves the rounding of a nearly dependent atom.
     """
-    along = torch.einsum("ncd,nd->nc", basis, atoms)
-    left = atoms - torch.einsum("nc,ncd->nd", along, basis)
-    again = torch.einsum("ncd,nd->nc", basis, left)
-    return left - torch.einsum("nc,ncd->nd", again, basis), along + again
+    along = torch.einsum("nci,ni->nc", basis, atoms)
+    left = atoms - torch.einsum("nc,nci->ni", along, basis)
+    again = torch.einsum("nci,ni->nc", basis, left)
+    return left - torch.einsum("nc,nci->ni", again, basis), along + again
