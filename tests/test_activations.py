@@ -165,6 +165,11 @@ def test_an_unknown_hook_point_is_named(model, tokens, hook, suggestion):
             call()
 
 
+def test_a_replacement_without_a_hook_point_is_refused(model, tokens):
+    with pytest.raises(ValueError, match=r"hook_name must be .*blocks\.0\.hook_out.*got None"):
+        run_replaced(model, tokens, replace=identity)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

@@ -25,7 +25,20 @@ from saebook._checks import (
 from saebook._decoders import unit_rows
 
 
-class RandomDictionary(AtomBaseline):
+class SizedAtoms(AtomBaseline):
+    """A dictionary of a number of atoms that is a setting.
+
+    Args:
+        n_atoms: number of atoms.
+        inference: "topk" or "omp", see `AtomBaseline`.
+    """
+
+    def __init__(self, *, n_atoms: int, inference: str = "omp") -> None:
+        super().__init__(inference=inference)
+        self.n_atoms = check_positive_int("n_atoms", n_atoms)
+
+
+class RandomDictionary(SizedAtoms):
     """Directions drawn uniformly from the sphere. What a dictionary gains must be gained over them.
 
     With a trained encoder, it is `FrozenSAE(kind="decoder")`.
@@ -35,17 +48,13 @@ class RandomDictionary(AtomBaseline):
         inference: "topk" or "omp", see `AtomBaseline`.
     """
 
-    def __init__(self, *, n_atoms: int, inference: str = "omp") -> None:
-        super().__init__(inference=inference)
-        self.n_atoms = check_positive_int("n_atoms", n_atoms)
-
     def _learn(
         self, x: Float[Tensor, "n d_in"], generator: torch.Generator
     ) -> Float[Tensor, "n_atoms d_in"]:
         return random_directions(x, self.n_atoms, generator)
 
 
-class DataPoints(AtomBaseline):
+class DataPoints(SizedAtoms):
     """Random inputs as atoms, as seen from the mean of the training data and scaled to norm 1.
 
     Args:
@@ -55,10 +64,6 @@ class DataPoints(AtomBaseline):
     `fit` raises a ValueError if fewer rows than `n_atoms` differ from the mean.
     """
 
-    def __init__(self, *, n_atoms: int, inference: str = "omp") -> None:
-        super().__init__(inference=inference)
-        self.n_atoms = check_positive_int("n_atoms", n_atoms)
-
     def _learn(
         self, x: Float[Tensor, "n d_in"], generator: torch.Generator
     ) -> Float[Tensor, "n_atoms d_in"]:
@@ -67,7 +72,7 @@ class DataPoints(AtomBaseline):
         return normalize(x[torch.randperm(len(x), generator=generator)[: self.n_atoms]], dim=1)
 
 
-class DictionaryLearning(AtomBaseline):
+class DictionaryLearning(SizedAtoms):
     """Atoms by scikit-learn's MiniBatchDictionaryLearning, scaled to norm 1.
 
     It starts from random data points, and learning codes by the lasso. Computed in float64.
@@ -91,8 +96,7 @@ class DictionaryLearning(AtomBaseline):
         max_iter: int = 5,
         inference: str = "omp",
     ) -> None:
-        super().__init__(inference=inference)
-        self.n_atoms = check_positive_int("n_atoms", n_atoms)
+        super().__init__(n_atoms=n_atoms, inference=inference)
         self.alpha = check_positive("alpha", alpha)
         self.batch_size = check_positive_int("batch_size", batch_size)
         self.max_iter = check_positive_int("max_iter", max_iter)

@@ -1,8 +1,8 @@
 """Activations at a hook point of a language model, and its losses with them replaced.
 
 The first position of every context is the separator, whose activation is the same in all contexts
-and many times larger than others. Replacements leave it alone. Taught in the chapter "SAEs on a
-language model".
+and, in large models, many times longer than others. Replacements leave it alone. Taught in the
+chapter "SAEs on a language model".
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from saebook._checks import check_positive_int
 from saebook.language_model import LanguageModel
+from saebook.tokens import check_ids, next_token_losses
 
 __all__ = ["Replace", "check_tokens", "collect_activations", "run_replaced", "token_losses"]
 
@@ -69,19 +70,22 @@ def collect_activations(
 def run_replaced(
     model: LanguageModel,
     tokens: Int[Tensor, "n_contexts n_ctx"],
-    hook_name: str,
-    replace: Replace | None,
+    hook_name: str | None = None,
+    replace: Replace | None = None,
 ) -> Float[Tensor, "n_contexts n_ctx vocab"]:
     """Logits with `replace(activations)` in place of the activations, but for the first position.
 
     Args:
+        hook_name: where; may be None only if nothing is replaced.
         replace: takes and gives (n_contexts, n_ctx − 1, d_model); None runs the model as it is.
 
     Raises:
-        ValueError: for an unknown hook point, unfit tokens, or a replacement of another shape.
+        ValueError: for an unknown or missing hook point, unfit tokens, or a replacement of another
+            shape.
     """
     check_tokens(model, tokens)
-    check_hook(model, hook_name)
+    if replace is not None or hook_name is not None:
+        check_hook(model, hook_name)
     if replace is None:
         return model.bridge(tokens, return_type="logits")
 
@@ -111,11 +115,7 @@ def token_losses(
     """
     losses = []
     for batch in tokens.split(check_positive_int("batch_size", batch_size)):
-        logits = run_replaced(model, batch, hook_name or model.hook_after_block(0), replace)
-        each = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
-        )
-        losses.append(each.view(len(batch), -1))
+        losses.append(next_token_losses(run_replaced(model, batch, hook_name, replace), batch))
     return torch.cat(losses)
 
 
@@ -128,19 +128,14 @@ def check_tokens(model: LanguageModel, tokens: Tensor) -> Tensor:
         raise ValueError(
             f"tokens must have shape (n_contexts, 2 … {model.n_ctx}), got {tuple(tokens.shape)}"
         )
-    size = len(model.tokenizer)
-    if int(tokens.min()) < 0 or int(tokens.max()) >= size:
-        raise ValueError(
-            f"tokens must hold ids in [0, {size - 1}], got values from {int(tokens.min())} to "
-            f"{int(tokens.max())}"
-        )
-    return tokens
+    return check_ids("tokens", tokens, len(model.tokenizer))
 
 
-def check_hook(model: LanguageModel, hook_name: str) -> str:
+def check_hook(model: LanguageModel, hook_name: str | None) -> str:
     """Return `hook_name` if the model has that hook point."""
-    if hook_name not in model.bridge.hook_dict:
-        near = [name for name in model.bridge.hook_dict if name.startswith(hook_name[:9])]
+    if hook_name is None or hook_name not in model.bridge.hook_dict:
+        like = (hook_name or "")[:9]
+        near = [name for name in model.bridge.hook_dict if like and name.startswith(like)]
         raise ValueError(
             f"hook_name must be a hook point of {model.name!r}, such as "
             f"{(near or [model.hook_after_block(0)])[0]!r}, got {hook_name!r}"

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class LanguageModel:
         """Number of blocks."""
         return int(self.bridge.cfg.n_layers)
 
-    @property
+    @cached_property
     def vocabulary(self) -> list[str]:
         """What each token stands for."""
         return token_strings(self.tokenizer)
@@ -103,20 +104,7 @@ def load_language_model(name: str | None = None, *, trained: bool = True) -> Lan
     name = name or os.environ.get("SAEBOOK_MODEL") or EMBEDDED
     source = str(FOLDER) if name == EMBEDDED else name
     card = _checked_card() if name == EMBEDDED else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-        )
-    except Exception as error:  # Hugging Face's loaders raise what their parts raise
-        raise LoadError(_advice("SAEBOOK_MODEL", "model", name, EMBEDDED, error)) from error
-    model, info = loaded
-    lacking = sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"]))
-    if lacking:
-        raise LoadError(
-            f"model {name!r} is incomplete: it lacks {', '.join(lacking[:3])}"
-            f"{' and more' if len(lacking) > 3 else ''}. Save or download it again."
-        )
+    tokenizer, model = _whole_model(name, source)
     if tokenizer.bos_token_id is None:
         tokenizer.bos_token = tokenizer.eos_token
     if not trained:
@@ -135,6 +123,28 @@ def load_language_model(name: str | None = None, *, trained: bool = True) -> Lan
         n_parameters=n_parameters,
         card=card,
     )
+
+
+def _whole_model(name: str, source: str) -> tuple[Any, Any]:
+    """Tokenizer and model from a folder or the hub, if no weight is missing.
+
+    Hugging Face would draw a missing weight at random and only warn.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+        )
+    except Exception as error:  # Hugging Face's loaders raise what their parts raise
+        raise LoadError(_advice("SAEBOOK_MODEL", "model", name, EMBEDDED, error)) from error
+    model, info = loaded
+    lacking = sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"]))
+    if lacking:
+        raise LoadError(
+            f"model {name!r} is incomplete: it lacks {', '.join(lacking[:3])}"
+            f"{' and more' if len(lacking) > 3 else ''}. Save or download it again."
+        )
+    return tokenizer, model
 
 
 def load_texts(split: str, name: str | None = None, *, share: float = 1.0) -> list[str]:

@@ -20,6 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from saebook import _checkpoints
 from saebook._checks import check_one_of, check_positive, check_positive_int
 from saebook._running import step_bar
+from saebook.tokens import check_ids, next_token_losses
 
 __all__ = ["TrainingPlan", "token_losses", "train_language_model"]
 
@@ -124,12 +125,8 @@ def token_losses(
     model: GPT2LMHeadModel, contexts: Int[Tensor, "n_contexts n_ctx"], *, batch_size: int = 32
 ) -> Tensor:
     """Cross-entropy in nats of every token after the first of its row, (n_contexts, n_ctx − 1)."""
-    losses = []
-    for rows in contexts.split(batch_size):
-        logits = model(rows).logits[:, :-1].flatten(0, 1)
-        each = torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten(), reduction="none")
-        losses.append(each.view(len(rows), -1))
-    return torch.cat(losses)
+    batches = contexts.split(batch_size)
+    return torch.cat([next_token_losses(model(rows).logits, rows) for rows in batches])
 
 
 def _check_contexts(contexts: Tensor, vocab_size: int, batch_size: int) -> None:
@@ -138,11 +135,7 @@ def _check_contexts(contexts: Tensor, vocab_size: int, batch_size: int) -> None:
         raise ValueError(
             f"contexts must hold at least one batch of {batch_size} rows, got {len(contexts)}"
         )
-    low, high = int(contexts.min()), int(contexts.max())
-    if low < 0 or high >= vocab_size:
-        raise ValueError(
-            f"contexts must hold ids in [0, {vocab_size - 1}], got values from {low} to {high}"
-        )
+    check_ids("contexts", contexts, vocab_size)
 
 
 def _fresh_model(

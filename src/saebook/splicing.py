@@ -74,8 +74,7 @@ def splice(
 ) -> Splice:
     """Losses on the same tokens for each replacement at a hook point.
 
-    The first position is never replaced. Its own prediction, and so the first loss of each context,
-    is left out of no mean.
+    The first position is never replaced, but what it predicts counts in every mean.
 
     Args:
         replacements: functions of activations (n_contexts, n_ctx − 1, d_model), by name.

@@ -11,14 +11,22 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from saebook._checks import check_int_at_least
 
-__all__ = ["SEPARATOR", "count_bytes", "make_contexts", "token_strings", "train_tokenizer"]
+__all__ = [
+    "SEPARATOR",
+    "check_ids",
+    "count_bytes",
+    "make_contexts",
+    "next_token_losses",
+    "token_strings",
+    "train_tokenizer",
+]
 
 SEPARATOR = "<|endoftext|>"
 
@@ -79,6 +87,26 @@ def make_contexts(
     n_contexts = min(n_contexts, max_contexts or n_contexts)
     rows = stream[: n_contexts * (n_ctx - 1)].view(n_contexts, n_ctx - 1)
     return torch.cat([torch.full((n_contexts, 1), separator), rows], dim=1)
+
+
+def check_ids(name: str, ids: Tensor, vocab_size: int) -> Tensor:
+    """Return the tensor `ids` if all of its entries are tokens of a vocabulary of this size."""
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        raise ValueError(
+            f"{name} must hold ids in [0, {vocab_size - 1}], got values from {low} to {high}"
+        )
+    return ids
+
+
+def next_token_losses(
+    logits: Float[Tensor, "n_contexts n_ctx vocab"], tokens: Int[Tensor, "n_contexts n_ctx"]
+) -> Float[Tensor, "n_contexts n_ctx-1"]:
+    """Cross-entropy in nats of each token after the first of its row, predicted one before it."""
+    each = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+    )
+    return each.view(len(tokens), -1)
 
 
 def token_strings(tokenizer: Any) -> list[str]:
