@@ -1,11 +1,12 @@
 # `make book` and `make test` do all their own set-up. `make help` lists the rest.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check-site lint format bench language-model serve clean distclean
+.PHONY: help setup book chapter test check-site lint format bench language-model serve clean distclean
 
 VENV ?= .venv
 PYTHON ?=
 PORT ?= 8000
+NAME ?=
 RUN = "$(VENV)/bin/python"
 PYTHON_CODE = src tests tools benchmarks book
 
@@ -15,6 +16,7 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Settings: PYTHON=<interpreter, 3.11 to 3.13>  VENV=<folder>  PORT=<number, for serve>"
+	@echo "          JOBS=<chapters that run at a time; default: one for each core>"
 	@echo "          OPTIONS=<of language-model; OPTIONS=--help lists them>"
 	@echo "          SAEBOOK_MODEL, SAEBOOK_TEXT=<what the last chapters read, from Hugging Face>"
 
@@ -23,6 +25,10 @@ setup: ## Make or mend the environment (the other commands do it by themselves)
 
 book: setup ## Execute every chapter and build the site
 	@$(RUN) tools/build_book.py
+
+chapter: setup ## Execute one chapter and build a preview of it: make chapter NAME=true_l0
+	@test -n "$(NAME)" || { echo "error: no chapter named. Expected: make chapter NAME=<file in book/, without .md>" >&2; exit 2; }
+	@$(RUN) tools/build_book.py "$(NAME)"
 
 test: setup ## Run the tests of the library
 	@$(RUN) -m pytest

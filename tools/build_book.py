@@ -1,5 +1,8 @@
 """Build the book with warnings as errors: `.venv/bin/python tools/build_book.py`.
 
+With the name of a chapter, execute that chapter only and build a preview in `_build/chapter`, where
+chapters that never ran have no outputs.
+
 Sphinx repeats a page's warnings only when it reads the page again, so an identical second run of a
 failed build would pass. A marker tells an unfinished build: the next one reads every page again.
 The outputs of chapters that ran stay cached.
@@ -18,15 +21,31 @@ ADVICE = (
     "Mend the chapter or the library and run the same command again: only what changed runs anew."
 )
 COMMAND = ["build", ".", "-W", "--keep-going", "-n"]
+PREVIEW = ["build", ".", "--path-output", "_build/chapter"]
 
 
-def prepare():
+def choose(chapter):
+    """Let only one chapter run.
+
+    Raises:
+        SystemExit: the book has no such chapter.
+    """
+    names = sorted(path.stem for path in (ROOT / "book").glob("*.md"))
+    if chapter not in names:
+        sys.exit(f"error: no chapter {chapter!r}. NAME is one of: {', '.join(names)}")
+    os.environ["CHAPTER"] = f"book/{chapter}"
+
+
+def isolate():
     """Start from the root, with this environment's kernels and packages only."""
     os.chdir(ROOT)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ["PYTHONNOUSERSITE"] = "1"
     for name in ("PYTHONPATH", "PYTHONHOME", "MPLBACKEND"):
         os.environ.pop(name, None)
+
+
+def mark_unfinished():
     if UNFINISHED.exists():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
     BUILD.mkdir(exist_ok=True)
@@ -52,21 +71,28 @@ def explain(error):
     return "the book was not built: its warnings and errors, all of them faults, are above."
 
 
-def main():
-    prepare()
+def main(chapter=None):
+    isolate()
+    if chapter:
+        choose(chapter)
+    else:
+        mark_unfinished()
     started = time.monotonic()
     from jupyter_book.cli.main import main as jupyter_book
 
     try:
-        jupyter_book(COMMAND, standalone_mode=False)
+        jupyter_book(PREVIEW if chapter else COMMAND, standalone_mode=False)
     except (Exception, SystemExit) as error:
         print(f"\nerror: {explain(error)}\n\n{ADVICE}", file=sys.stderr)
         return 1
-    UNFINISHED.unlink()
-    seconds = time.monotonic() - started
-    print(f"Built in {seconds:.0f} s. Open: {BUILD / 'html' / 'index.html'}")
+    page = BUILD / "html" / "index.html"
+    if chapter:
+        page = BUILD / "chapter" / "_build" / "html" / "book" / f"{chapter}.html"
+    else:
+        UNFINISHED.unlink()
+    print(f"Built in {time.monotonic() - started:.0f} s. Open: {page}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

@@ -44,7 +44,7 @@ def prune(caches: Path, *, keep: int = KEPT) -> None:
 
 def _use_cache_of_inputs(app, config) -> None:
     config.execution_inputs_digest = inputs_digest(Path(app.srcdir))
-    caches = Path(app.outdir).parent / ".jupyter_cache"
+    caches = Path(app.srcdir) / "_build" / ".jupyter_cache"
     cache = caches / config.execution_inputs_digest
     cache.mkdir(parents=True, exist_ok=True)
     cache.touch()

@@ -1,0 +1,122 @@
+"""Execute the chapters several at once, before Sphinx reads them one after another.
+
+Small SAEs keep one core busy, whatever the number of threads. So each chapter gets one thread, and
+as many chapters run at a time as there are cores. Outputs go into the cache that MyST-NB looks into
+when it reads a page; a chapter enters it only when it has run to its end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import joblib
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
+from myst_nb.core.execute import ExecutionError
+from myst_nb.core.read import create_nb_reader
+from sphinx.util import logging
+
+LOGGER = logging.getLogger(__name__)
+
+# A kernel inherits these. One thread: chapters share the cores, and sums are taken in one order on
+# every machine. With the other two, glibc keeps the memory of a training step for the next one.
+KERNEL_SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**33),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+}
+
+
+def jobs() -> int:
+    """How many chapters run at a time: the setting JOBS, else one for each core.
+
+    Raises:
+        ValueError: JOBS is set and is not a positive whole number.
+    """
+    given = os.environ.get("JOBS") or str(joblib.cpu_count())
+    if not given.isdigit() or int(given) < 1:
+        raise ValueError(f"JOBS is {given!r}; expected a positive whole number")
+    return int(given)
+
+
+def _notebook(env, docname: str):
+    """The page as a notebook, or None where it has no code to run."""
+    path = env.doc2path(docname)
+    reader = create_nb_reader(
+        path, env.myst_config, env.mystnb_config, text := Path(path).read_text(encoding="utf-8")
+    )
+    notebook = reader and reader.read(text)
+    has_code = notebook and any(cell.cell_type == "code" for cell in notebook.cells)
+    return notebook if has_code else None
+
+
+def _is_cached(cache, notebook) -> bool:
+    try:
+        return cache.match_cache_notebook(notebook) is not None
+    except KeyError:
+        return False
+
+
+def _missing(env, cache, docnames) -> dict:
+    """The pages whose outputs are not cached, those named in `slow_chapters` first."""
+    notebooks = {name: _notebook(env, name) for name in docnames}
+    slow = {name: place for place, name in enumerate(env.config.slow_chapters)}
+    return {
+        name: notebooks[name]
+        for name in sorted(notebooks, key=lambda name: (slow.get(name, len(slow)), name))
+        if notebooks[name] is not None and not _is_cached(cache, notebooks[name])
+    }
+
+
+def _only(env, missing: dict, chapter: str) -> dict:
+    """What is left of `missing` for one chapter; MyST-NB leaves the others unexecuted."""
+    others = [str(env.doc2path(name)) for name in missing if name != chapter]
+    env.mystnb_config = dataclasses.replace(env.mystnb_config, execution_excludepatterns=others)
+    return {name: notebook for name, notebook in missing.items() if name == chapter}
+
+
+def _execute(app, env, docnames) -> None:
+    cache = get_cache(app.config.nb_execution_cache_path)
+    missing = _missing(env, cache, docnames)
+    if chapter := os.environ.get("CHAPTER"):
+        missing = _only(env, missing, chapter)
+    if not missing:
+        return
+    os.environ.update(KERNEL_SETTINGS)
+    failures = {}
+    with ThreadPoolExecutor(min(jobs(), len(missing))) as pool:
+        runs = {
+            pool.submit(
+                single_nb_execution,
+                notebook,
+                cwd=str(Path(env.doc2path(name)).parent),
+                timeout=app.config.nb_execution_timeout,
+                allow_errors=False,
+            ): name
+            for name, notebook in missing.items()
+        }
+        for number, run in enumerate(as_completed(runs), start=1):
+            name, result = runs[run], run.result()
+            if result.err:
+                failures[name] = result.err
+            else:
+                path, data = env.doc2path(name), {"execution_seconds": result.time}
+                cache.cache_notebook_bundle(
+                    CacheBundleIn(missing[name], path, data=data),
+                    check_validity=False,
+                    overwrite=True,
+                )
+            ended = "failed after" if result.err else "ran in"
+            LOGGER.info(f"[{number}/{len(runs)}] {name} {ended} {result.time:.0f} s")
+    for name, error in failures.items():
+        raise ExecutionError(env.doc2path(name)) from error
+
+
+def setup(app):
+    app.add_config_value("slow_chapters", [], "")
+    app.connect("env-before-read-docs", _execute)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
