@@ -82,6 +82,26 @@ def test_the_oldest_caches_are_pruned(extension, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {f"cache{age}" for age in range(5)}
 
 
+def test_half_written_outputs_are_forgotten_and_whole_ones_kept(extension, tmp_path):
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    store = get_cache(tmp_path)
+    for name in ("whole", "torn", "gone"):
+        notebook = new_notebook(cells=[new_code_cell(name, execution_count=1)])
+        store.cache_notebook_bundle(CacheBundleIn(notebook, name))
+    files = {
+        record.uri: tmp_path / "executed" / record.hashkey / "base.ipynb"
+        for record in store.list_cache_records()
+    }
+    files["torn"].write_text(files["torn"].read_text()[:-9])
+    files["gone"].unlink()
+    extension("execution_cache").drop_torn(tmp_path)
+    assert [record.uri for record in store.list_cache_records()] == ["whole"]
+    assert [name for name, file in files.items() if file.parent.exists()] == ["whole"]
+
+
 def mended(extension, body):
     context = {"body": body}
     extension("site_mends")._mend_page(None, "page", "page.html", context, None)

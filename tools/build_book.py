@@ -1,13 +1,15 @@
 """Build the book with warnings as errors: `.venv/bin/python tools/build_book.py`.
 
+The site is built in `_build/draft` and moved to `_build/html` when it is whole: a build that fails
+or is killed publishes nothing. What it leaves in the draft may be torn, and Sphinx repeats a page's
+warnings only when it reads the page again, so that an identical second run of a failed build would
+pass. So the next build starts anew. The outputs of chapters that ran stay cached.
+
 With the name of a chapter, execute that chapter only and build a preview in `_build/chapter`, where
 chapters that never ran have no outputs.
-
-Sphinx repeats a page's warnings only when it reads the page again, so an identical second run of a
-failed build would pass. A marker tells an unfinished build: the next one reads every page again.
-The outputs of chapters that ran stay cached.
 """
 
+import fcntl
 import os
 import shutil
 import sys
@@ -16,12 +18,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
-UNFINISHED = BUILD / "unfinished"
+SITE = BUILD / "html"
+DRAFT = BUILD / "draft"
+DRAFT_SITE = DRAFT / "html"
 ADVICE = (
     "Mend the chapter or the library and run the same command again: only what changed runs anew."
 )
-COMMAND = ["build", ".", "-W", "--keep-going", "-n"]
-PREVIEW = ["build", ".", "--path-output", "_build/chapter"]
+PREVIEW = BUILD / "chapter" / "html"
 
 
 def choose(chapter):
@@ -45,11 +48,59 @@ def isolate():
         os.environ.pop(name, None)
 
 
-def mark_unfinished():
-    if UNFINISHED.exists():
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+def lock():
+    """Keep other builds away until this process ends, however it ends.
+
+    Raises:
+        SystemExit: another build is running.
+    """
     BUILD.mkdir(exist_ok=True)
-    UNFINISHED.touch()
+    file = (BUILD / "lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit("error: another build of this book is running. Wait for it, or stop it.")
+    return file
+
+
+def begin():
+    """Take the site back into the draft to go on from it, or start anew.
+
+    Anew where there is no whole site, or where a page lost its source: Sphinx would keep the page.
+    """
+    pages = (SITE / "book").glob("*.html")
+    if SITE.exists() and all((ROOT / "book" / f"{page.stem}.md").exists() for page in pages):
+        DRAFT.mkdir(exist_ok=True)
+        SITE.rename(DRAFT_SITE)
+    else:
+        shutil.rmtree(SITE, ignore_errors=True)
+        shutil.rmtree(DRAFT, ignore_errors=True)
+
+
+def sphinx(output, *, builder="html", strict=True, **settings):
+    """Run Sphinx with Jupyter Book's settings; 0, or an exit status or exception where it failed.
+
+    What Sphinx keeps between builds lies beside the folder `output`. With `strict`, warnings are
+    errors, also those of references that lead nowhere.
+    """
+    from jupyter_book.sphinx import build_sphinx
+
+    overrides = {
+        "external_toc_path": str(ROOT / "_toc.yml"),
+        "nitpicky": strict,
+        "latex_individualpages": False,
+        **settings,
+    }
+    return build_sphinx(
+        ROOT,
+        output,
+        builder=builder,
+        noconfig=True,
+        path_config=ROOT / "_config.yml",
+        confoverrides=overrides,
+        warningiserror=strict,
+        keep_going=True,
+    )
 
 
 def causes(error):
@@ -61,8 +112,9 @@ def causes(error):
     return reversed(chain)
 
 
-def explain(error):
+def explain(fault):
     """A failed cell in a few lines; Sphinx and Jupyter Book have told of other faults already."""
+    error = fault if isinstance(fault, Exception) else None
     told = {type(cause).__name__: str(cause).strip() for cause in causes(error)}
     chapter = told.get("ExecutionError", "a chapter")
     for kind, verb in {"CellExecutionError": "failed", "CellTimeoutError": "took too long"}.items():
@@ -73,23 +125,21 @@ def explain(error):
 
 def main(chapter=None):
     isolate()
+    locked = lock()
     if chapter:
         choose(chapter)
     else:
-        mark_unfinished()
+        begin()
     started = time.monotonic()
-    from jupyter_book.cli.main import main as jupyter_book
-
-    try:
-        jupyter_book(PREVIEW if chapter else COMMAND, standalone_mode=False)
-    except (Exception, SystemExit) as error:
-        print(f"\nerror: {explain(error)}\n\n{ADVICE}", file=sys.stderr)
+    fault = sphinx(PREVIEW, strict=False) if chapter else sphinx(DRAFT_SITE)
+    if fault:
+        print(f"\nerror: {explain(fault)}\n\n{ADVICE}", file=sys.stderr)
         return 1
-    page = BUILD / "html" / "index.html"
-    if chapter:
-        page = BUILD / "chapter" / "_build" / "html" / "book" / f"{chapter}.html"
-    else:
-        UNFINISHED.unlink()
+    page = PREVIEW / "book" / f"{chapter}.html"
+    if not chapter:
+        DRAFT_SITE.rename(SITE)
+        page = SITE / "index.html"
+    locked.close()
     print(f"Built in {time.monotonic() - started:.0f} s. Open: {page}")
     return 0
 

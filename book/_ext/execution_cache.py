@@ -9,10 +9,14 @@ cache again.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import shutil
 from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.cache.db import NbCacheRecord
 
 INPUTS = ("src/**/*.py", "src/saebook/data/**/*", "requirements.txt", "pyproject.toml")
 SETTINGS = ("SAEBOOK_MODEL", "SAEBOOK_TEXT")  # which model and text the chapters read
@@ -42,6 +46,21 @@ def prune(caches: Path, *, keep: int = KEPT) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def drop_torn(cache: Path) -> None:
+    """Forget chapters whose outputs were not wholly written when a build was killed.
+
+    jupyter-cache records a chapter before it writes the file, and would fail on it ever after.
+    """
+    store = get_cache(cache)
+    for record in store.list_cache_records():
+        outputs = cache / "executed" / record.hashkey / "base.ipynb"
+        try:
+            json.loads(outputs.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(outputs.parent, ignore_errors=True)
+            NbCacheRecord.remove_record(record.pk, store.db)
+
+
 def _use_cache_of_inputs(app, config) -> None:
     config.execution_inputs_digest = inputs_digest(Path(app.srcdir))
     caches = Path(app.srcdir) / "_build" / ".jupyter_cache"
@@ -49,6 +68,7 @@ def _use_cache_of_inputs(app, config) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     cache.touch()
     prune(caches)
+    drop_torn(cache)
     config.nb_execution_cache_path = str(cache)
 
 
