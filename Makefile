@@ -1,7 +1,7 @@
 # `make book` and `make test` do all their own set-up. `make help` lists the rest.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup book chapter test check-site lint format bench language-model serve clean distclean
+.PHONY: help setup book chapter test check-site check-links lint format bench language-model serve clean distclean
 
 VENV ?= .venv
 PYTHON ?=
@@ -36,12 +36,16 @@ test: setup ## Run the tests of the library
 check-site: setup ## Run the checks on the built site
 	@$(RUN) -m pytest tests/site
 
-lint: setup ## Check code, chapters, types and spelling
+check-links: setup ## Check the book's links to other sites (needs a network)
+	@$(RUN) tools/check_links.py
+
+lint: setup ## Check code, chapters, types, spelling and workflows
 	$(RUN) -m ruff check $(wildcard $(PYTHON_CODE))
 	$(RUN) -m ruff format --check $(wildcard $(PYTHON_CODE))
 	$(RUN) tools/chapters.py check
 	$(RUN) -m mypy
 	$(RUN) -m codespell_lib
+	$(RUN) -m jactionlint --no-hints --ignore unpinned-uses
 
 format: setup ## Format code and chapters
 	$(RUN) -m ruff check --fix-only $(wildcard $(PYTHON_CODE))

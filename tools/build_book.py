@@ -77,7 +77,7 @@ def begin():
         shutil.rmtree(DRAFT, ignore_errors=True)
 
 
-def sphinx(output, *, builder="html", strict=True, **settings):
+def sphinx(output, *, builder="html", strict=True, silent=False, **settings):
     """Run Sphinx with Jupyter Book's settings; 0, or an exit status or exception where it failed.
 
     What Sphinx keeps between builds lies beside the folder `output`. With `strict`, warnings are
@@ -100,6 +100,7 @@ def sphinx(output, *, builder="html", strict=True, **settings):
         confoverrides=overrides,
         warningiserror=strict,
         keep_going=True,
+        really_quiet=silent,
     )
 
 
