@@ -1,5 +1,6 @@
 """Chapters run several at once: in which order, with which failures, and what is kept of them."""
 
+import gc
 import importlib
 import os
 import sys
@@ -13,7 +14,9 @@ from myst_nb.core.execute import ExecutionError
 from myst_parser.config.main import MdParserConfig
 
 # nbclient leaves the event loops of its threads to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
 HEAD = (
@@ -39,6 +42,7 @@ def parallel(monkeypatch):
     for name in module.KERNEL_SETTINGS:
         monkeypatch.setenv(name, "")  # so that it is put back
     yield module
+    gc.collect()  # here, where the warnings of those loops are ignored
     sys.modules.pop("parallel_execution", None)
 
 
