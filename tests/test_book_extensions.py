@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from docutils import nodes
 
 EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
 
@@ -123,6 +124,14 @@ def test_the_corner_of_a_table_is_no_empty_header(extension):
     assert html.startswith('<div class="pst-scrollable-table-container" tabindex="0"><table')
 
 
+def test_boxes_do_not_share_an_id(extension):
+    theorem = '<div class="proof theorem admonition" id="thm-x">'
+    content = '<section class="theorem-content" id="proof-content">'
+    html = mended(extension, theorem + content + '<div class="proof admonition" id="proof">')
+    assert html.count(" id=") == 1
+    assert 'id="thm-x"' in html
+
+
 def test_scripts_of_a_kernel_server_are_dropped(extension):
     script = SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={})
     other = SimpleNamespace(filename="_static/doctools.js", attributes={})
@@ -167,3 +176,28 @@ def test_records_of_pages_read_in_another_process_are_merged(extension):
     collector.clear_doc(None, ours, "b")
     assert ledger.records(ours)["claims"] == {"a": [{"id": "one"}]}
     assert ledger.records(ours)["pages"] == set()
+
+
+@pytest.mark.parametrize(
+    ("definition", "sentence"),
+    [
+        ("A unit of an SAE. It fires.", "A unit of an SAE."),
+        ("A number\n  on two lines. More.", "A number on two lines."),
+        ("Sparse, e.g.of rank 1.5 only", "Sparse, e.g.of rank 1.5 only"),
+    ],
+)
+def test_a_hint_is_the_first_sentence(extension, definition, sentence):
+    assert extension("glossary_hints").first_sentence(definition) == sentence
+
+
+def test_links_to_terms_get_hints_and_other_links_none(extension):
+    term = nodes.inline("", "", nodes.inline("", "latents", classes=["xref", "std", "std-term"]))
+    links = [
+        nodes.reference("", "", term, refuri="glossary.html#term-latent"),
+        nodes.reference("", "", nodes.Text("other"), refuri="glossary.html#term-latent"),
+    ]
+    builder = SimpleNamespace(get_relative_uri=lambda here, there: f"{there}.html")
+    env = SimpleNamespace(saebook_definitions={"glossary#term-latent": "A unit of an SAE."})
+    document = nodes.section("", *links)
+    extension("glossary_hints")._add_hints(SimpleNamespace(builder=builder, env=env), document, "x")
+    assert [link.get("reftitle") for link in links] == ["A unit of an SAE.", None]

@@ -20,6 +20,8 @@ _MENDS = (
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
     # A hidden cell's summary has a visible text; a different label hides it from voice control.
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    # Every theorem and every proof has the same two ids; an id belongs to one element.
+    (re.compile(r'(<(?:div|section) class="[^"]*") id="proof(?:-content)?"'), r"\1"),
     # An empty header cell announces nothing; the corner of a DataFrame is one.
     (re.compile(r"<th></th>"), "<td></td>"),
     # Wide tables scroll on a phone, and what scrolls must take the keyboard's focus.
