@@ -140,11 +140,15 @@ def test_an_estimate_from_shards_is_that_from_one_stack():
     pd.testing.assert_frame_equal(shards.sweep, whole.sweep, rtol=1e-4)  # single precision
 
 
-def test_shards_leave_the_number_of_threads_as_found_and_do_not_depend_on_it(in_turn):
+def test_a_shard_has_one_thread_and_leaves_their_number_as_found(in_turn):
+    def on_one_thread(n, generator):
+        assert torch.get_num_threads() == 1
+        return sample_batch(n, generator)
+
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        assert identical(sweep(n_shards=4), in_turn)
+        assert identical(sweep(source=on_one_thread, n_shards=4), in_turn)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

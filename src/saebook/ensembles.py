@@ -102,9 +102,10 @@ def train_ensemble(
         n_shards: number of joblib tasks to split the SAEs into, each a stacked program on one
             thread. joblib's `parallel_config` says where they run: in this process by default, in
             others on this machine, on a Dask cluster. The batches and, to rounding, the weights are
-            those of one stack; they do not depend on where the shards run. What `sample_batch` is
-            gets copied into every task: a batch may depend on its arguments only. The checkpoint
-            becomes a file for each shard, in a folder that all workers must see.
+            those of one stack; and bit for bit the same wherever the shards run, on processors of
+            one kind. Each gets a copy of `sample_batch` as it is at the start, and a checkpoint
+            file of its own, which all workers must reach. README.md has an example, "Beyond one
+            machine".
 
     Returns:
         Training SAEs on the CPU, each with its own copy of its config.
@@ -114,6 +115,11 @@ def train_ensemble(
             or a checkpoint of another run.
 
     Source: the training step of sae-lens 6.54; BatchTopK of Bussmann et al. (arXiv 2412.06410).
+
+    Example: four shards on the workers of a Dask cluster. ::
+
+        with Client("tcp://head-node:8786"), joblib.parallel_config(backend="dask"):
+            saes = train_ensemble(cfgs, world.sample, steps=15_000, seeds=seeds, n_shards=4)
     """
     check_positive_int("steps", steps)
     check_positive_int("batch_size", batch_size)
