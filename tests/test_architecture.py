@@ -19,6 +19,7 @@ TRAINING = {
     "_running",
     "_schedules",
     "_selection",
+    "_shards",
     "_stacked",
     "_stationarity",
     "_support",
@@ -40,7 +41,7 @@ WORLDS = {
     "worlds",
 }
 METRICS = {"_decoders", "absorption", "hedging", "metrics", "true_dictionary"}
-STEPS = {"_stacked", "_ensemble_run", "ensembles", "population"}
+STEPS = {"_stacked", "_ensemble_run", "_shards", "ensembles", "population"}
 TOY_MODELS = {
     "_superposition_models",
     "_superposition_pairs",
@@ -135,17 +136,18 @@ FORBIDDEN = {
     "resampling": WORLDS
     | METRICS
     | READERS
-    | {"true_l0", "_ensemble_run", "ensembles", "population"},
+    | {"true_l0", "_ensemble_run", "_shards", "ensembles", "population"},
     "training_log": WORLDS | READERS | (TRAINING - {"_schedules", "training_log"}) | {"true_l0"},
-    "_initial": WORLDS | METRICS | READERS | {"_stacked", "_ensemble_run", "ensembles"},
+    "_initial": WORLDS | METRICS | READERS | {"_stacked", "_ensemble_run", "_shards", "ensembles"},
     "_gate": WORLDS | METRICS | READERS | (TRAINING - {"_gate"}) | {"true_l0"},
     "_topk_gates": WORLDS | METRICS | READERS | STEPS | {"true_l0", "_gates"},
     "_threshold_gates": WORLDS | METRICS | READERS | STEPS | {"true_l0", "_gates"},
     "_gates": WORLDS | METRICS | READERS | STEPS | {"true_l0"},
     "_auxiliary": WORLDS | METRICS | READERS | STEPS | {"true_l0"},
     "_buffers": WORLDS | METRICS | READERS | STEPS | {"true_l0"},
-    "_stacked": WORLDS | METRICS | READERS | {"true_l0", "_ensemble_run", "ensembles"},
-    "_ensemble_run": WORLDS | READERS | {"true_l0", "ensembles"},
+    "_stacked": WORLDS | METRICS | READERS | {"true_l0", "_ensemble_run", "_shards", "ensembles"},
+    "_ensemble_run": WORLDS | READERS | {"true_l0", "_shards", "ensembles"},
+    "_shards": WORLDS | READERS | {"true_l0", "ensembles"},
     "ensembles": WORLDS | READERS | {"true_l0"},
     "evaluation": WORLDS | TRAINING | READERS | {"architectures", "true_l0"},
     "matched_l0": WORLDS | READERS | {"true_l0"},

@@ -72,8 +72,13 @@ class Run:
         for _ in range(self.n_workers):
             self.scratches.put(Scratch(self.like, max(map(len, self.groups)), **sizes))
 
-    def train(self, *, progress: bool, path: Path | None, every: int) -> None:
-        """Take all steps; go on from the checkpoint at `path` where there is one."""
+    def train(
+        self, *, progress: bool, path: Path | None, every: int, keep_end: bool = False
+    ) -> None:
+        """Take all steps; go on from the checkpoint at `path` where there is one.
+
+        At the end, the file is removed, or holds the end of the run if that is to be kept.
+        """
         fingerprint = self._fingerprint() if path else ""
         start = self._resume(path, fingerprint) if path and path.exists() else 0
         n_saes, stacks = sum(map(len, self.groups)), range(len(self.stacks))
@@ -85,16 +90,16 @@ class Run:
             drawn = self._draw(pool, start)
             for step in bar:
                 if path and step > start and step % every == 0:
-                    state = self._state() | {"generator": drawn[0]}
-                    rows = self.log.rows if self.log else []
-                    _checkpoints.save(path, state, run=fingerprint, step=step, log=rows)
+                    self._save(path, fingerprint, step, drawn[0])
                 batch = drawn[1].result()
                 drawn = self._draw(pool, step + 1)
                 if self.log and self.log.wants(step, self.steps):
                     found = pool.map(self._log_rows, stacks, repeat(batch.x), repeat(step))
                     self.log.rows += [row | {"sae": i} for i, row in enumerate(chain(*found))]
                 list(pool.map(self._train_step, stacks, repeat(batch), repeat(step)))
-        if path:
+        if path and keep_end:
+            self._save(path, fingerprint, self.steps, self.generator.get_state())
+        elif path:
             path.unlink(missing_ok=True)
 
     def write_back(self) -> None:
@@ -159,6 +164,11 @@ class Run:
             for name, tensor in stack.state().items()
         }
 
+    def _save(self, path: Path, fingerprint: str, step: int, generator: Tensor) -> None:
+        rows = self.log.rows if self.log else []
+        state = self._state() | {"generator": generator}
+        _checkpoints.save(path, state, run=fingerprint, step=step, log=rows)
+
     def _resume(self, path: Path, fingerprint: str) -> int:
         tensors, step, rows = _checkpoints.load(path, run=fingerprint)
         if self.log:
@@ -173,6 +183,10 @@ class Run:
 def _in_groups(each: Sequence[T], largest: int, n_workers: int) -> list[list[T]]:
     """Split SAEs evenly, at most `largest` to a group, with as many groups for every worker."""
     rounds = -(-len(each) // (max(1, largest) * n_workers))
-    n_groups = min(len(each), rounds * n_workers)
+    return split_evenly(each, min(len(each), rounds * n_workers))
+
+
+def split_evenly(each: Sequence[T], n_groups: int) -> list[list[T]]:
+    """Cut a sequence into groups whose sizes differ by at most one."""
     ends = [round(i * len(each) / n_groups) for i in range(n_groups + 1)]
     return [list(each[start:end]) for start, end in pairwise(ends)]

@@ -11,14 +11,14 @@ import torch
 from tqdm.auto import tqdm
 
 
-def step_bar(steps: range, what: str, *, progress: bool) -> Any:
+def step_bar(steps: range, what: str, *, progress: bool, unit: str = "step") -> Any:
     """A bar over the steps still to take, of `what` trains; only if wanted and in a terminal."""
     return tqdm(
         steps,
         initial=steps.start,
         total=steps.stop,
         desc=f"Training {what}",
-        unit="step",
+        unit=unit,
         disable=not (progress and sys.stderr.isatty()),
     )
 

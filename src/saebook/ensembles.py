@@ -27,6 +27,7 @@ from saebook._checks import (
 from saebook._ensemble_run import Run, SampleBatch
 from saebook._initial import Init, check_configs, check_seeds, fresh_saes
 from saebook._schedules import ensemble_learning_rates, learning_rates
+from saebook._shards import check_n_shards, train_shards
 from saebook.resampling import Resampling
 from saebook.training_log import TrainingLog, check_log
 
@@ -64,6 +65,7 @@ def train_ensemble(
     progress: bool = True,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
+    n_shards: int = 1,
 ) -> list[TrainingSAE[Any]]:
     """Train one SAE per config in one stacked program; return them in the order of the configs.
 
@@ -97,6 +99,13 @@ def train_ensemble(
         checkpoint: a file to save the run to. A run that was killed goes on from it and ends with
             the same weights; the file is removed at the end.
         checkpoint_every: steps between two saves.
+        n_shards: number of joblib tasks to split the SAEs into, each a stacked program on one
+            thread. joblib's `parallel_config` says where they run: in this process by default, in
+            others on this machine, on a Dask cluster. The batches and, to rounding, the weights are
+            those of one stack; and bit for bit the same wherever the shards run, on processors of
+            one kind. Each gets a copy of `sample_batch` as it is at the start, and a checkpoint
+            file of its own, which all workers must reach. README.md has an example, "Beyond one
+            machine".
 
     Returns:
         Training SAEs on the CPU, each with its own copy of its config.
@@ -106,6 +115,11 @@ def train_ensemble(
             or a checkpoint of another run.
 
     Source: the training step of sae-lens 6.54; BatchTopK of Bussmann et al. (arXiv 2412.06410).
+
+    Example: four shards on the workers of a Dask cluster. ::
+
+        with Client("tcp://head-node:8786"), joblib.parallel_config(backend="dask"):
+            saes = train_ensemble(cfgs, world.sample, steps=15_000, seeds=seeds, n_shards=4)
     """
     check_positive_int("steps", steps)
     check_positive_int("batch_size", batch_size)
@@ -124,25 +138,30 @@ def train_ensemble(
         lr_warm_up_steps=lr_warm_up_steps,
         lr_decay_steps=lr_decay_steps,
     )
+    check_n_shards(n_shards, len(cfgs))
     seeds = check_seeds(seeds, len(cfgs))
     saes = fresh_saes(cfgs, seeds, init)
     if generator is None:
         generator = torch.Generator().manual_seed(seeds[0])
-    run = Run(
-        saes,
-        sample_batch,
-        generator=check_generator("generator", generator),
-        lrs=lrs,
-        batch_size=batch_size,
-        dead_feature_window=dead_feature_window,
-        device=torch.device(device),
-        workspace_bytes=workspace_mib * 2**20,
-        seeds=seeds,
-        resampling=resampling,
-        log=check_log(log),
-    )
-    path = Path(checkpoint) if checkpoint else None
-    run.train(progress=progress, path=path, every=checkpoint_every)
+    settings: dict[str, Any] = {
+        "generator": check_generator("generator", generator),
+        "lrs": lrs,
+        "batch_size": batch_size,
+        "dead_feature_window": dead_feature_window,
+        "device": torch.device(device),
+        "workspace_bytes": workspace_mib * 2**20,
+        "seeds": seeds,
+        "resampling": resampling,
+        "log": check_log(log),
+    }
+    saving: dict[str, Any] = {
+        "path": Path(checkpoint) if checkpoint else None,
+        "every": checkpoint_every,
+    }
+    if n_shards > 1:
+        return train_shards(n_shards, saes, sample_batch, settings, saving, progress=progress)
+    run = Run(saes, sample_batch, **settings)
+    run.train(progress=progress, **saving)
     run.write_back()
     return saes
 
@@ -160,6 +179,7 @@ def train_and_polish(
     generator: torch.Generator,
     dead_feature_window: int = 100,
     progress: bool = True,
+    n_shards: int = 1,
 ) -> list[TrainingSAE[Any]]:
     """Train SAEs with small batches, then polish them with larger ones while the rate falls to 0.
 
@@ -169,7 +189,8 @@ def train_and_polish(
     dead latents early. Schedules of k and of coefficients are over when the polish begins.
 
     Args:
-        cfgs, sample_batch, seeds, generator, dead_feature_window, progress: as in `train_ensemble`.
+        cfgs, sample_batch, seeds, generator, dead_feature_window, progress, n_shards: as in
+            `train_ensemble`.
         steps: steps on batches of `batch_size`, at the constant rate `lr`.
         polish_steps: further steps on batches of `polish_factor * batch_size`, from half of `lr`
             down to 0; by default an eighth of `steps`.
@@ -193,6 +214,7 @@ def train_and_polish(
         "generator": generator,
         "dead_feature_window": dead_feature_window,
         "progress": progress,
+        "n_shards": n_shards,
     }
     saes = train_ensemble(cfgs, sample_batch, steps=steps, batch_size=batch_size, lr=lr, **shared)
     return train_ensemble(

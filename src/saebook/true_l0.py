@@ -82,6 +82,7 @@ def estimate_true_l0(
     n_samples: int = 10_000,
     statistic: str = "smallest",
     progress: bool = True,
+    n_shards: int = 1,
 ) -> TrueL0Estimate:
     """Estimate the true L0 of what `sample_batch` draws, from BatchTopK SAEs trained at every k.
 
@@ -104,6 +105,7 @@ def estimate_true_l0(
         statistic: what represents the seeds of a k: the "smallest" value of each metric, or those
             of the seed with the "lowest_error".
         progress: show a progress bar when standard error is a terminal.
+        n_shards: number of joblib tasks to split the sweep into, see `train_ensemble`.
 
     Raises:
         ValueError, TypeError: for an unusable argument.
@@ -133,6 +135,7 @@ def estimate_true_l0(
         seeds=[seed for _, seed in pairs],
         generator=generator,
         progress=progress,
+        n_shards=n_shards,
     )
     x = sample_batch(n_samples, generator)
     rows = [
