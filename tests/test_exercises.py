@@ -170,7 +170,9 @@ def test_a_faulty_function_gets_a_hint_and_never_raises(wrong, hint):
 
 
 def test_a_stub_that_returns_none_is_no_answer_yet():
-    assert COSINE(lambda W_dec: None).passed is None
+    verdict = COSINE(lambda W_dec: None)
+    assert verdict.passed is None
+    assert verdict.hint == "Write the function's body and run the cell again."
 
 
 def test_a_function_that_changes_its_input_spoils_nothing():

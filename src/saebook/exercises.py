@@ -186,7 +186,7 @@ class Function(_Check):
                     False, f"On input {number} it raises {type(error).__name__}: {error}"
                 )
             if found is None:
-                return _UNANSWERED
+                return Verdict(None, "Write the function's body and run the cell again.")
             fault = self._fault(found, self.reference(*copy.deepcopy(arguments)))
             if fault:
                 shown = ", ".join(map(_brief, arguments))
