@@ -61,7 +61,7 @@ BASELINES = {
     "baselines",
 }
 LANGUAGE_MODELS = {"activations", "interventions", "language_model", "splicing"}
-READERS = {"claims", "style"}  # what only chapters and plots use
+READERS = {"claims", "exercises", "style"}  # what only chapters and plots use
 ON_TEXT = {"examples", "monosemanticity", "ngrams"}  # of tokens and activations only
 
 NO_TOY_MODELS = (
@@ -161,6 +161,7 @@ FORBIDDEN = {
 }
 # What measures and shows activations on text needs nothing but checks.
 FORBIDDEN |= {name: ON_TEXT | TOY_MODELS | NO_TOY_MODELS | {"_running"} for name in ON_TEXT}
+FORBIDDEN["exercises"] = ON_TEXT | TOY_MODELS | NO_TOY_MODELS | {"_running"}
 # Baselines see data, never how it was made; of training, a frozen SAE takes learning rates only.
 FORBIDDEN |= {
     name: WORLDS

@@ -299,3 +299,91 @@ def test_a_chapter_in_good_form_passes():
     function = "```{code-cell} python\n:tags: [teaches-function]\ndef f(): ...\n```\n"
     figure = "```{glue:figure} fig-x\n:name: fig-x\n\nThe caption.\n```\n"
     assert form_faults(IMPORTS + function + figure) == []
+
+
+GRADES = ("Easy", "Medium", "Hard")
+EXERCISE = re.compile(
+    r"^(`{3,})\{exercise-start\} (?P<grade>\w+)\n:label: (?P<label>\S+)\n\1\n"
+    r"(?P<body>.*?)^\1\{exercise-end\}\n\1\n",
+    flags=re.DOTALL | re.MULTILINE,
+)
+SOLUTION = re.compile(
+    r"^(`{3,})\{solution-start\} (?P<label>\S+)\n:class: dropdown\n\1\n"
+    r"(?P<body>.*?)^\1\{solution-end\}\n\1$",
+    flags=re.DOTALL | re.MULTILINE,
+)
+
+
+def experiments():
+    """The chapters that the table of contents numbers."""
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
+    files = [entry["file"] for part in parts if part.get("numbered") for entry in part["chapters"]]
+    return [ROOT / f"{file}.md" for file in files]
+
+
+def exercise_faults(text):
+    """What is missing from a chapter's exercises, as sentences."""
+    exercises = list(EXERCISE.finditer(text))
+    solutions = {match["label"]: match["body"] for match in SOLUTION.finditer(text)}
+    checked, faults = 0, []
+    if (begun := text.count("{exercise-start}")) != len(exercises):
+        faults.append(f"{begun} exercises begin, {len(exercises)} have a grade, a label and an end")
+    for exercise in exercises:
+        at, solution = exercise["label"], solutions.get(exercise["label"])
+        if solution is None:
+            faults.append(f"{at} has no solution, or one that is not hidden")
+        names = re.findall(r"^(\w+) = exercises\.", exercise["body"], flags=re.MULTILINE)
+        checked += bool(names)
+        faults += [
+            f"the solution of {at} does not pass {name} strictly"
+            for name in names
+            if not re.search(rf"^{name}\(.*, strict=True\)$", solution or "", flags=re.MULTILINE)
+        ]
+    grades = [exercise["grade"] for exercise in exercises]
+    if not set(grades) <= set(GRADES) or grades != sorted(grades, key=GRADES.index):
+        faults.append(f"the grades are {grades}; expected {GRADES}, in this order")
+    if checked < 2:
+        faults.append(f"{checked} exercises check the reader's answer; expected at least 2")
+    return faults
+
+
+@pytest.mark.parametrize("page", experiments(), ids=lambda page: page.name)
+def test_exercises_are_graded_solved_and_checked_in(page):
+    assert not exercise_faults(page.read_text(encoding="utf-8"))
+
+
+def test_the_chapters_with_experiments_are_found():
+    assert ROOT / "book" / "true_l0.md" in experiments()
+    assert ROOT / "book" / "claims.md" not in experiments()
+
+
+def exercise(label, grade="Easy", strict=", strict=True"):
+    """An exercise that checks its answer, and its solution."""
+    return (
+        f"```{{exercise-start}} {grade}\n:label: {label}\n```\nAsk.\n\n"
+        "```{code-cell} python\nis_it = exercises.Number()\nis_it(None)\n```\n"
+        "```{exercise-end}\n```\n\n"
+        f"````{{solution-start}} {label}\n:class: dropdown\n````\n"
+        f"```{{code-cell}} python\nis_it(1{strict})\n```\n````{{solution-end}}\n````\n\n"
+    )
+
+
+def test_two_graded_exercises_with_strict_solutions_pass():
+    assert exercise_faults(exercise("ex-a") + exercise("ex-b", "Hard")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("No exercises.", "0 exercises check"),
+        (exercise("ex-a"), "1 exercises check"),
+        (exercise("ex-a") * 2 + "```{exercise-start}\n```", "3 exercises begin, 2 have a grade"),
+        (exercise("ex-a", "Hard") + exercise("ex-b"), "the grades are ['Hard', 'Easy']"),
+        (exercise("ex-a", "Tricky"), "the grades are ['Tricky']"),
+        (exercise("ex-a", strict=""), "solution of ex-a does not pass is_it strictly"),
+        (exercise("ex-a").replace("start} ex-a", "start} ex-b"), "ex-a has no solution"),
+        (exercise("ex-a").replace(":class: dropdown\n", ""), "ex-a has no solution, or one that"),
+    ],
+)
+def test_a_planted_fault_of_exercises_is_found(text, fault):
+    assert any(fault in found for found in exercise_faults(text))
