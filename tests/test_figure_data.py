@@ -140,6 +140,15 @@ def test_named_ticks_are_written_beside_their_numbers():
     assert "x name" not in table
 
 
+def test_a_named_tick_out_of_view_is_no_obstacle():
+    def draw(ax):
+        ax.plot([1, 2], [0, 1])
+        ax.set_xticks([1, 2, 9], ["a", "b", "c"])
+        ax.set_xlim(1, 2)
+
+    assert read(draw)["x name"].tolist() == ["a", "b"]
+
+
 def test_too_long_a_table_is_left_out(monkeypatch):
     monkeypatch.setattr(figure_data, "MAX_ROWS", 3)
     assert len(read(lambda ax: ax.plot([1, 2, 3], [1, 2, 3]))) == 3

@@ -76,6 +76,12 @@ def test_the_data_of_all_frames_is_one_table():
     ]  # fmt: skip
 
 
+def test_too_much_data_is_that_of_the_start_alone(monkeypatch):
+    monkeypatch.setattr(touch, "MAX_ROWS", 5)
+    text = urllib.parse.unquote(soup(three()).select_one("a[download]")["href"])
+    assert [line.split(",")[0] for line in text.strip().split("\n")[1:]] == ["2", "2"]
+
+
 def test_a_notebook_without_html_has_the_start():
     start = picture(2)
     bundle = three()._repr_mimebundle_()

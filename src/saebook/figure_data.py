@@ -74,10 +74,8 @@ def _tick_names(axis: Any) -> dict[float, str]:
     """What the ticks say, where it is not their number, such as the names of variants."""
     if not isinstance(axis.get_major_locator(), FixedLocator):
         return {}
-    names = {
-        float(at): label.get_text()
-        for at, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
-    }
+    places = axis.get_ticklocs()  # also those out of view
+    names = dict(zip(places.tolist(), axis.get_major_formatter().format_ticks(places), strict=True))
     return names if any(text not in ("", f"{at:g}") for at, text in names.items()) else {}
 
 

@@ -73,7 +73,7 @@ def frames(
     sizes = {(figure.width, figure.height) for figure in figures}
     if len(sizes) > 1:
         raise ValueError(f"figures have the sizes {sorted(sizes)}; expected one size for all")
-    shown = replace(figures[start], data=_all_data(figures, labels, name))
+    shown = replace(figures[start], data=_all_data(figures, labels, name, start))
     items = "".join(
         f'<li data-light="{figure.light}" data-dark="{figure.dark}" '
         f'data-alt="{html.escape(figure.alt)}">{html.escape(note)}</li>'
@@ -201,15 +201,22 @@ def _slider(labels: Sequence[str], name: str, start: int) -> str:
 
 
 def _all_data(
-    figures: Sequence[ThemedFigure], labels: Sequence[str], name: str
+    figures: Sequence[ThemedFigure], labels: Sequence[str], name: str, start: int
 ) -> pd.DataFrame | None:
-    """The tables of all frames with a column that tells them apart."""
+    """The tables of all frames, or of the start alone where that is too much.
+
+    The first column says to which frame a row belongs.
+    """
     tables = [
-        figure.data.assign(**{name: label})[[name, *figure.data.columns]]
+        None
+        if figure.data is None
+        else figure.data.assign(**{name: label})[[name, *figure.data.columns]]
         for figure, label in zip(figures, labels, strict=True)
-        if figure.data is not None
     ]
-    return pd.concat(tables) if 0 < sum(map(len, tables)) <= MAX_ROWS else None
+    found = [table for table in tables if table is not None]
+    if sum(map(len, found)) > MAX_ROWS:
+        return tables[start]
+    return pd.concat(found) if found else None
 
 
 def _as_html(content: Any) -> str:
