@@ -61,7 +61,7 @@ BASELINES = {
     "baselines",
 }
 LANGUAGE_MODELS = {"activations", "interventions", "language_model", "splicing"}
-READERS = {"claims", "exercises", "style"}  # what only chapters and plots use
+READERS = {"claims", "exercises", "figure_data", "style", "touch"}  # what only chapters and plots use
 ON_TEXT = {"examples", "monosemanticity", "ngrams"}  # of tokens and activations only
 
 NO_TOY_MODELS = (
@@ -75,8 +75,7 @@ FORBIDDEN = {
     "_running": {"*"},
     "_selection": {"*"},
     "claims": {"*"},
-    "style": {"*"},
-    "plots": WORLDS | TRAINING | {"architectures", "true_l0", "claims"},
+    "plots": WORLDS | TRAINING | {"architectures", "true_l0", "claims", "touch"},
     "_sweep_plots": WORLDS | TRAINING | {"architectures", "true_l0", "claims", "plots"},
     "metrics": WORLDS | TRAINING | READERS | {"architectures", "true_l0"},
     "true_dictionary": WORLDS | TRAINING | READERS | {"architectures", "true_l0", "metrics"},
@@ -192,6 +191,10 @@ FORBIDDEN |= {
     }.items()
 }
 FORBIDDEN["student"] = ON_TEXT | LANGUAGE_MODELS | BASELINES | TOY_MODELS | NO_TOY_MODELS
+# A figure reads its own data, and what one can touch is made of figures. Nothing else is needed.
+FORBIDDEN["figure_data"] = {"*"}
+FORBIDDEN["style"] = (set(FORBIDDEN) | {"touch"}) - {"figure_data"}
+FORBIDDEN["touch"] = set(FORBIDDEN) - {"figure_data", "style"}
 PLOTS = {"plots", "_sweep_plots"}
 ARRAYS_ONLY = {"plots", "_sweep_plots", "metrics"} | ON_TEXT
 

@@ -201,3 +201,77 @@ def test_links_to_terms_get_hints_and_other_links_none(extension):
     document = nodes.section("", *links)
     extension("glossary_hints")._add_hints(SimpleNamespace(builder=builder, env=env), document, "x")
     assert [link.get("reftitle") for link in links] == ["A unit of an SAE.", None]
+
+
+SVG = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
+CSV = "data:text/csv;charset=utf-8,x%2Cy%0A1%2C2%0A"
+
+
+def moved(extension, body, page="book/page"):
+    files = {}
+    written = extension("figure_files").with_files(
+        body, page, lambda path: f"../{path}", files.__setitem__
+    )
+    return written, files
+
+
+def test_drawings_become_files_and_keep_their_attributes(extension):
+    body, files = moved(extension, f'<img class="a" src="{SVG}" alt="x" width="9" loading="lazy">')
+    (path,) = files
+    assert files[path].endswith(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert body == f'<img class="a" src="../{path}" alt="x" width="9" loading="lazy">'
+
+
+def test_equal_drawings_are_one_file_and_others_are_not(extension):
+    other = SVG.replace("svg xml", "svg id='a' xml")
+    body, files = moved(extension, f'<img src="{SVG}"><li data-light="{SVG}" data-dark="{other}">')
+    assert len(files) == 2
+    assert "data:" not in body
+
+
+def test_a_table_is_named_by_its_page_and_its_figure(extension):
+    body, files = moved(
+        extension, f'<figure class="c" id="fig-x"><a download="figure.csv" href="{CSV}">D</a>'
+    )
+    assert files == {"_data/page-fig-x.csv": b"x,y\n1,2\n"}
+    assert '<a download="page-fig-x.csv" href="../_data/page-fig-x.csv">' in body
+
+
+def test_a_table_outside_a_figure_and_a_second_one_have_names_of_their_own(extension):
+    link = f'<a download="figure.csv" href="{CSV}">D</a>'
+    _, files = moved(extension, f'<figure id="f">{link}{link.replace("y", "z")}</figure>{link}')
+    names = sorted(files)
+    assert len(names) == 3 and names[-1] != names[-2]
+    assert names[1].startswith("_data/page-f") and names[2].startswith("_data/page-f")
+
+
+def test_other_data_addresses_stay(extension):
+    body = '<a href="data:text/plain,x">x</a>'
+    assert moved(extension, body) == (body, {})
+
+
+@pytest.mark.parametrize("colours", [2, 3000])
+def test_a_small_png_has_the_same_pixels(extension, colours):
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    values = np.arange(64 * 64) % colours
+    pixels = np.stack([values % 256, values // 256, values * 0, values * 0 + 255], axis=-1)
+    image = Image.fromarray(pixels.astype(np.uint8).reshape(64, 64, 4))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    small = extension("figure_files").small_png(buffer.getvalue())
+    assert len(small) < len(buffer.getvalue())
+    assert Image.open(io.BytesIO(small)).convert("RGBA").tobytes() == image.tobytes()
+
+
+def test_files_that_no_page_names_are_removed(extension, tmp_path):
+    for name in ("_images/fig-old.svg", "_images/fig-new.svg", "_images/photo.png", "_data/a.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "page.html").write_text('<li data-dark="_images/fig-new.svg">')
+    extension("figure_files").remove_unnamed(tmp_path)
+    left = {path.name for path in tmp_path.rglob("*.*")}
+    assert left == {"fig-new.svg", "photo.png", "page.html"}

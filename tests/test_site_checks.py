@@ -75,6 +75,12 @@ FAULTS = [
     ),
     ("missing_images", "plot.png", "gone.png", "gone.png"),
     ("missing_images", 'src="plot.png"', "", "without src"),
+    (
+        "missing_images",
+        "<p>",
+        '<li data-light="plot.png" data-dark="gone.svg"></li><p>',
+        "gone.svg",
+    ),
     ("images_without_text", 'alt="Error falls as k grows."', "", "no alternative text"),
     ("images_without_text", "Error falls as k grows.", " ", "no alternative text"),
     ("images_without_text", "Error falls as k grows.", "_images/3f2a.png", "tells nothing"),

@@ -78,6 +78,19 @@ def test_the_figure_is_closed_so_that_a_notebook_does_not_show_it_twice():
     assert not plt.fignum_exists(fig.number)
 
 
+def test_a_figure_brings_its_data_with_a_name_of_its_own():
+    link = style.themed(drawing()[0], alt="A <line>").data_link()
+    text = urllib.parse.unquote(re.search(r'href="data:text/csv;charset=utf-8,([^"]*)"', link)[1])
+    assert text.splitlines()[1:] == ["Title,k,,line,line,0,0", "Title,k,,line,line,1,1"]
+    assert "Data (CSV)" in link and "of the figure: A &lt;line&gt;" in link
+
+
+def test_a_figure_without_data_has_no_link():
+    fig, ax = plt.subplots()
+    ax.text(0, 0, "text")
+    assert "Data" not in style.themed(fig, alt="Text").html()
+
+
 def test_html_holds_both_drawings_with_size_and_text():
     html = style.themed(drawing()[0], alt='A "line" < that').html()
     images = re.findall(r"<img [^>]*>", html)

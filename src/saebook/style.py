@@ -1,7 +1,7 @@
 """Palette, sizes and the two inks of the book's figures.
 
 A chapter calls `use` once, draws each figure in the light ink, and hands it to `themed`, which
-draws it again in the dark ink and returns one object that shows the right one.
+draws it again in the dark ink and returns one object that shows the right one and brings the data.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import base64
 import html
 import io
 import re
+import textwrap
 import urllib.parse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
 from cycler import cycler
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgba_array
 from matplotlib.figure import Figure
+
+from saebook.figure_data import read_figure, to_csv
 
 PIXELS_PER_INCH = 96
 SVG_LIMIT = 120_000
@@ -101,12 +105,18 @@ def use() -> None:
     mpl.rcParams.update(cast("Any", _RC))
 
 
+_HIDDEN = (
+    "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThemedFigure:
     """One drawing in two inks, ready for a notebook or a built page.
 
     `light` and `dark` are data URIs, `png` is base64 of the light drawing, and `width` and `height`
-    are CSS pixels.
+    are CSS pixels. `data` is what `figure_data.read_figure` reads: None where nothing drawn is
+    data, or where that is too much.
     """
 
     alt: str
@@ -115,18 +125,36 @@ class ThemedFigure:
     light: str
     dark: str
     png: str
+    data: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     def html(self) -> str:
-        """Both drawings with their text; a page without the book's styles shows the light one."""
+        """Both drawings with their text, and a link to their data."""
+        return self.boxed(self.images()) + self.data_link()
+
+    def images(self) -> str:
+        """Both drawings; a page without the book's styles shows the light one."""
         return (
-            f"<div {self._box()}>"
             f"{self._img('only-light', self.light, 'background:#fff')}"
             f"{self._img('only-dark', self.dark, 'display:none')}"
-            "</div>"
         )
 
-    def _box(self) -> str:
+    def data_link(self) -> str:
+        """A link that downloads the data; its hidden words tell it from those of other figures."""
+        if self.data is None:
+            return ""
+        of = html.escape(f" of the figure: {textwrap.shorten(self.alt, 80, placeholder=' …')}")
+        return (
+            '<p class="figure-data" style="margin:0;text-align:end;font-size:.85em">'
+            '<a download="figure.csv" '
+            f'href="data:text/csv;charset=utf-8,{urllib.parse.quote(to_csv(self.data))}">Data (CSV)'
+            f'<span style="{_HIDDEN}">{of}</span></a></p>'
+        )
+
+    def boxed(self, inner: str) -> str:
         """A wide drawing scrolls on a phone, so it takes the keyboard's focus."""
+        return f"<div {self._box()}>{inner}</div>"
+
+    def _box(self) -> str:
         if self.width <= NARROW * PIXELS_PER_INCH:
             return 'class="themed-figure"'
         return 'class="themed-figure wide" tabindex="0" role="group" aria-label="Figure"'
@@ -149,7 +177,7 @@ def themed(fig: Figure, *, alt: str) -> ThemedFigure:
     """Render a figure in light and in dark ink, and close it.
 
     Only ink changes: text, spines, ticks, grid, background, and the book's colormaps. Colours of
-    data stay.
+    data stay. The numbers that were drawn come along as a table, up to 20,000 rows of it.
 
     Args:
         fig: a figure drawn under `use`.
@@ -163,6 +191,7 @@ def themed(fig: Figure, *, alt: str) -> ThemedFigure:
         raise TypeError(f"fig is {fig!r}; expected a matplotlib Figure (for an Axes, its .figure)")
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError(f"alt is {alt!r}; expected a description of what the figure shows")
+    data = read_figure(fig)
     width, height = (round(inches * PIXELS_PER_INCH) for inches in fig.get_size_inches())
     png = base64.b64encode(_png(fig, PIXELS_PER_INCH, facecolor=LIGHT.background)).decode()
     light = _data_uri(fig)
@@ -170,7 +199,7 @@ def themed(fig: Figure, *, alt: str) -> ThemedFigure:
     dark = _data_uri(fig)
     plt.close(fig)
     return ThemedFigure(
-        alt=alt.strip(), width=width, height=height, light=light, dark=dark, png=png
+        alt=alt.strip(), width=width, height=height, light=light, dark=dark, png=png, data=data
     )
 
 

@@ -134,10 +134,12 @@ def failed_cells(page: Page) -> list[str]:
 
 
 def missing_images(page: Page) -> list[str]:
-    """Images whose file is not in the site."""
+    """Images, frames of a slider among them, whose file is not in the site."""
     faults = []
-    for tag in page.soup.find_all("img"):
-        address = str(tag.get("src", "")).strip()
+    addresses = [str(tag.get("src", "")).strip() for tag in page.soup.find_all("img")]
+    for address in (
+        addresses + page.attribute("li", "data-light") + page.attribute("li", "data-dark")
+    ):
         if address.startswith("data:") or is_external(address):
             continue  # external_resources reports the latter
         file = page.site.target(page, address) if address else None
