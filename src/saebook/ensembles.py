@@ -35,7 +35,6 @@ __all__ = [
     "Resampling",
     "SampleBatch",
     "TrainingLog",
-    "check_configs",
     "learning_rates",
     "train_and_polish",
     "train_ensemble",
