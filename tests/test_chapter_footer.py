@@ -28,7 +28,7 @@ def extension(monkeypatch):
         ("train(cfgs, seeds=3)", [0, 1, 2], []),
         ("widened(sae, 8, seed=3)", [3], []),
         ("l0s, seeds = (8, 16), (1, 5)\ntrain(cfgs, seeds=seeds)", [1, 5], []),
-        ("seeds = range(2)\nfor s in seeds:\n    fit(manual_seed=0)", [0, 1], []),
+        ("seeds = range(2)\nfor s in seeds:\n    fit(s)", [0, 1], []),
         ("for s in range(2):\n    torch.manual_seed(20 + s)", [20, 21], []),
         ("[train(seed) for seed in range(3)]", [0, 1, 2], []),
         ("train(cfgs, seeds=[seed for _, seed in grid])", [], []),

@@ -14,11 +14,12 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-import saebook
 from docutils import nodes
 from library_index import code_of
 from myst_nb.sphinx_ import NbMetadataCollector
 from seeds import compact, seeds_of
+
+import saebook
 
 ALWAYS = ("torch", "sae-lens", "numpy")  # what decides the numbers of every page
 
