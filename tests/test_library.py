@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,20 @@ def test_every_public_function_serves_a_chapter_a_tool_or_the_library(index, lib
         if not where.taught and entry.origin not in used
     ]
     assert not idle, "no one needs them: remove them"
+
+
+def test_every_chapter_that_a_docstring_names_exists(library):
+    titles = {
+        page.read_text(encoding="utf-8").partition("# ")[2].partition("\n")[0]
+        for page in ROOT.glob("book/*.md")
+    }
+    nodes = [node for tree in library.trees.values() for node in ast.walk(tree)]
+    kinds = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    docstrings = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds)]
+    sentences = re.findall(r"(?:[Tt]aught in|[Cc]hapters?:?)\s([^.;]*)", "\n".join(docstrings))
+    named = {" ".join(t.split()) for text in sentences for t in re.findall(r'"([^"]+)"', text)}
+    assert len(named) > 5
+    assert not named - titles
 
 
 def test_markup_characters_of_docstrings_mean_themselves_outside_of_code(index):

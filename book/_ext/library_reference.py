@@ -85,10 +85,15 @@ def _links(env) -> dict[Entry, Links]:
 
 
 def _book_pages(root: Path) -> list[str]:
-    """The chapters of the table of contents, in order."""
+    """The pages of the table of contents, in order, but for the reference itself."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     names = re.findall(r"'(?:root|file)': '([^']+?)(?:\.md)?'", str(toc))
-    return [name for name in names if (root / f"{name}.md").is_file()]
+    files = {name: root / f"{name}.md" for name in names}
+    return [
+        name
+        for name, file in files.items()
+        if file.is_file() and "{library-reference}" not in file.read_text(encoding="utf-8")
+    ]
 
 
 def _outdated(app, env, added, changed, removed):
