@@ -12,7 +12,9 @@ from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainStepInput
 
 from saebook.architectures import (
+    BalancedMatryoshkaBatchTopKTrainingSAE,
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
+    BalancedMatryoshkaTrainingSAE,
     BalancedMatryoshkaTrainingSAEConfig,
 )
 from saebook.matryoshka import block_weights, penalty_weights
@@ -150,3 +152,14 @@ def test_an_unusable_config_is_refused_by_name(form, message):
 def test_another_norm_than_l1_is_refused():
     with pytest.raises(ValueError, match="lp_norm must be 1 .* got 2"):
         BalancedMatryoshkaTrainingSAEConfig(lp_norm=2, **SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("form", "sae_class"),
+    [
+        ("relu", BalancedMatryoshkaTrainingSAE),
+        ("batchtopk", BalancedMatryoshkaBatchTopKTrainingSAE),
+    ],
+)
+def test_sae_lens_builds_the_class_that_belongs_to_a_config(form, sae_class):
+    assert type(make_sae(form)) is sae_class

@@ -28,6 +28,12 @@ SOUND = """<!DOCTYPE html>
       <div class="output traceback"><pre>Traceback (most recent call last)</pre></div></div></div>
     <div class="cell_output"><div class="output"><pre>0.97</pre></div></div>
     <pre>{glue:text}`shown.as.code`</pre>
+    <dl class="py function"><dt id="saebook.metrics.l0">l0(x)</dt>
+      <dd>The mean number. <dl><dt>Tested in:</dt><dd>test_metrics.py</dd></dl></dd></dl>
+    <footer class="chapter-footer"><p><span class="footer-run-time">Run time 73 s</span>
+      <span class="footer-code">saebook 0.1.0, code digest 058d1c6b</span>
+      <span class="footer-seeds">Seeds 0–7</span>
+      <span class="footer-versions">torch 2.13.0, Python 3.11.7</span></p></footer>
   </article>
 </body>
 </html>"""
@@ -125,7 +131,12 @@ FAULTS = [
     ),
     ("missing_resources", "theme.css", "gone.css", "gone.css"),
     ("missing_resources", "theme.js", "gone.js", "gone.js"),
-    ("unresolved_markup", "<p>", "<p>{glue:text}`loss:.2f`", "glue"),
+    ("unresolved_markup", "<p><a", "<p>{glue:text}`loss:.2f` <a", "glue"),
+    ("footer_faults", "Run time 73 s", "Run time", "run-time"),
+    ("footer_faults", "058d1c6b", "", "code"),
+    ("footer_faults", 'class="footer-seeds"', "", "seeds"),
+    ("footer_faults", "torch 2.13.0, ", "", "versions"),
+    ("reference_faults", "<dt>Tested in:</dt>", "", "saebook.metrics.l0 names no test"),
 ]
 
 

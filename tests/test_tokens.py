@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from saebook.tokens import SEPARATOR, count_bytes, make_contexts, token_strings, train_tokenizer
+from saebook.tokens import (
+    SEPARATOR,
+    count_bytes,
+    make_contexts,
+    next_token_losses,
+    token_strings,
+    train_tokenizer,
+)
 
 TEXTS = ["the cat sat on the mat and the cat sat still", "naïve café: £3 — ok\n\n    indented"] * 8
 
@@ -71,3 +78,9 @@ def test_a_tokenizer_without_a_separator_is_an_error(tokenizer):
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
     with pytest.raises(ValueError, match="tokenizer must have a bos_token"):
         make_contexts(bare, TEXTS, n_ctx=8)
+
+
+def test_a_loss_is_minus_the_log_probability_of_the_token_that_comes_next():
+    p = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]]])
+    losses = next_token_losses(p.log(), torch.tensor([[0, 1, 2]]))
+    assert torch.allclose(losses, -torch.tensor([[0.25, 0.7]]).log())

@@ -18,7 +18,7 @@ def description_length(
 
     With a number of atoms for each input, it is the mean over inputs of each one's bits, which by
     Jensen's inequality is at most the bits at their mean. The number itself is not coded. Taught in
-    the chapter "Baselines".
+    the chapter "Are SAEs better than the baselines?".
 
     Args:
         n_atoms: size of the dictionary.

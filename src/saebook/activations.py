@@ -21,7 +21,7 @@ from saebook._checks import check_positive_int
 from saebook.language_model import LanguageModel
 from saebook.tokens import check_ids, next_token_losses
 
-__all__ = ["Replace", "check_tokens", "collect_activations", "run_replaced", "token_losses"]
+__all__ = ["Replace", "collect_activations", "run_replaced", "token_losses"]
 
 Replace = Callable[[Tensor], Tensor]
 

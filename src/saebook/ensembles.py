@@ -36,7 +36,6 @@ __all__ = [
     "Resampling",
     "SampleBatch",
     "TrainingLog",
-    "check_configs",
     "learning_rates",
     "train_and_polish",
     "train_ensemble",

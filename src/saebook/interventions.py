@@ -26,7 +26,6 @@ from saebook.language_model import LanguageModel
 
 __all__ = [
     "ablate_latent",
-    "check_latent",
     "group_log_odds",
     "logit_effect",
     "random_directions_like",

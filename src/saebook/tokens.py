@@ -20,7 +20,6 @@ from saebook._checks import check_int_at_least
 
 __all__ = [
     "SEPARATOR",
-    "check_ids",
     "count_bytes",
     "make_contexts",
     "next_token_losses",

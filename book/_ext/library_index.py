@@ -1,0 +1,265 @@
+"""What the library offers, and who uses it: read from the sources alone, nothing is imported.
+
+A module is public if its name has no leading underscore. It offers what its `__all__` lists, else
+the functions and classes it defines under public names. A module whose names another one lists in
+`__all__` is a part of that one: only the listed names are public, under the name of the whole.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "saebook"
+CELL = re.compile(r"^(`{3,}|~{3,})\{code-cell\}[^\n]*\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
+OPTIONS = re.compile(r"\A(?:---\n.*?^---\n|(?::[\w-]+:[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
+
+Name = tuple[str, str]  # of a module and of what it defines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A public function or class: where it is offered, and where it is defined."""
+
+    module: str
+    name: str
+    is_class: bool
+    origin: Name
+
+    @property
+    def path(self) -> str:
+        return f"{PACKAGE}.{self.module}.{self.name}"
+
+
+class Library:
+    """The modules of a package folder, parsed."""
+
+    def __init__(self, folder: Path):
+        files = sorted(folder.glob("*.py"))
+        self.trees = {file.stem: ast.parse(file.read_text(encoding="utf-8")) for file in files}
+        self.definitions = {name: _definitions(tree) for name, tree in self.trees.items()}
+        self.bindings = {name: bindings_of(tree) for name, tree in self.trees.items()}
+
+    def origin(self, module: str, name: str) -> Name:
+        """The module that defines what `module` calls `name`, and its name there."""
+        while name not in self.definitions.get(module, {}):
+            bound = self.bindings.get(module, {}).get(name)
+            if bound is None or bound[1] is None:
+                break
+            module, name = bound
+        return module, name
+
+    def entries(self) -> dict[str, list[Entry]]:
+        """The public functions and classes of each public module, as in `__all__` or the source."""
+        public = {name: tree for name, tree in self.trees.items() if not name.startswith("_")}
+        listed = {name: _all(tree) for name, tree in public.items()}
+        wholes: dict[Name, str] = {}
+        for module, names in listed.items():
+            for name in names or ():
+                origin = self.origin(module, name)
+                if origin[0] != module:
+                    wholes[origin] = module
+        parts = {module for module, _ in wholes}
+        found = {}
+        for module, names in listed.items():
+            if names is None:
+                own = [name for name in self.definitions[module] if not name.startswith("_")]
+                names = [] if module in parts else own
+            entries = [self._entry(module, name) for name in names]
+            kept = [e for e in entries if e and wholes.get(e.origin, module) == module]
+            found |= {module: kept} if kept else {}
+        return found
+
+    def _entry(self, module: str, name: str) -> Entry | None:
+        origin = self.origin(module, name)
+        node = self.definitions.get(origin[0], {}).get(origin[1])
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            return None
+        is_class = isinstance(node, ast.ClassDef)
+        return Entry(module=module, name=name, is_class=is_class, origin=origin)
+
+    def docstring(self, origin: Name) -> str:
+        return ast.get_docstring(self.definitions[origin[0]][origin[1]]) or ""
+
+    def uses(self, tree: ast.AST, bindings: dict[str, tuple[str, str | None]]) -> set[Name]:
+        """The library's definitions that code names, given what its imports bind."""
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and bindings.get(node.id, ("", None))[1]:
+                module, name = bindings[node.id]
+                found.add(self.origin(module, str(name)))
+            elif isinstance(node, ast.Attribute):
+                module, inner = _module_of(node.value, bindings)
+                if module and not inner:
+                    found.add(self.origin(module, node.attr))
+        return found
+
+    def users(self) -> dict[Name, set[Name]]:
+        """For each definition that others in the library name: which ones do."""
+        found: dict[Name, set[Name]] = {}
+        for module, definitions in self.definitions.items():
+            bindings = self.bindings[module] | {name: (module, name) for name in definitions}
+            for name, statement in definitions.items():
+                if name != "__all__":
+                    for used in self.uses(statement, bindings) - {(module, name)}:
+                        found.setdefault(used, set()).add((module, name))
+        return found
+
+
+def _module_of(node: ast.AST, bindings) -> tuple[str, str | None]:
+    """The module that an expression such as `metrics` or `saebook.metrics` means."""
+    if isinstance(node, ast.Name):
+        return bindings.get(node.id, ("", None))
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return (node.attr, None) if node.value.id == PACKAGE else ("", None)
+    return "", None
+
+
+def bindings_of(tree: ast.AST) -> dict[str, tuple[str, str | None]]:
+    """What the imports of the package bind: a local name to a module, or to a name in a module."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
+            found |= {alias.asname or alias.name: (alias.name, None) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}."):
+            module = str(node.module).split(".", 1)[1]
+            found |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.asname and alias.name.startswith(f"{PACKAGE}."):
+                    found[alias.asname] = (alias.name.split(".", 1)[1], None)
+    return found
+
+
+def _targets(statement: ast.stmt) -> list[str]:
+    """The names that a statement of a module defines."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return [statement.name]
+    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _definitions(tree: ast.Module) -> dict[str, ast.stmt]:
+    """The functions, classes and constants that a module defines, in the order of its source."""
+    return {name: statement for statement in tree.body for name in _targets(statement)}
+
+
+def _all(tree: ast.Module) -> list[str] | None:
+    """The names in `__all__`, or None without one."""
+    statement = _definitions(tree).get("__all__")
+    return ast.literal_eval(statement.value) if isinstance(statement, ast.Assign) else None
+
+
+def code_of(page: str) -> ast.Module:
+    """The code cells of a page in MyST Markdown, as one module."""
+    cells = [OPTIONS.sub("", match[2]) for match in CELL.finditer(page)]
+    return ast.parse("\n".join(_without_magics(cell) for cell in cells))
+
+
+def _without_magics(cell: str) -> str:
+    return re.sub(r"^\s*[%!].*$", "", cell, flags=re.MULTILINE)
+
+
+def used_by_page(library: Library, page: str) -> set[Name]:
+    """The library's definitions that a page's code names."""
+    tree = code_of(page)
+    return library.uses(tree, bindings_of(tree))
+
+
+def tests_of(library: Library, source: str) -> dict[Name, list[str]]:
+    """The tests in a file for each of the library's definitions, helpers and fixtures followed."""
+    tree = ast.parse(source)
+    bindings, definitions = bindings_of(tree), _definitions(tree)
+    always = [name for name, node in definitions.items() if _is_autouse(node)]
+    found: dict[Name, list[str]] = {}
+    for test in (name for name in definitions if name.startswith("test_")):
+        reached, waiting = set(), [test, *always]
+        while waiting:
+            name = waiting.pop()
+            if name in definitions and name not in reached:
+                reached.add(name)
+                waiting += _names(definitions[name])
+        used = {use for name in reached for use in library.uses(definitions[name], bindings)}
+        for use in used:
+            found.setdefault(use, []).append(test)
+    return found
+
+
+def _is_autouse(node: ast.stmt) -> bool:
+    decorators = getattr(node, "decorator_list", [])
+    return any("autouse=True" in ast.unparse(decorator) for decorator in decorators)
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """Names read, and arguments: those of a test are fixtures."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """Where an entry is used.
+
+    Attributes:
+        taught: the pages that its docstring names by their titles, else the first that uses it.
+        used: the other pages that use it, in reading order.
+        tests: by file, the tests that reach it.
+    """
+
+    taught: list[str]
+    used: list[str]
+    tests: dict[str, list[str]]
+
+
+def links(root: Path, pages: list[str]) -> dict[Entry, Links]:
+    """The links of every public function and class, by a book's root and pages without suffix.
+
+    A class that no page (or test) names is used where the functions that name it are used: those
+    that return it, and the classes that extend it.
+    """
+    library = Library(root / "src" / PACKAGE)
+    users = library.users()
+    texts = {page: _read(root / f"{page}.md") for page in pages}
+    titles = {f'"{title}"': page for page, text in texts.items() for title in _titles(text)}
+    on_pages = {page: used_by_page(library, text) for page, text in texts.items()}
+    in_tests = {
+        file.relative_to(root).as_posix(): tests_of(library, _read(file))
+        for file in sorted((root / "tests").glob("test_*.py"))
+    }
+
+    def pages_of(names: set[Name]) -> list[str]:
+        return [page for page, used in on_pages.items() if used & names]
+
+    def tests_by_file(names: set[Name]) -> dict[str, list[str]]:
+        found = {
+            file: sorted({test for name in names for test in tests.get(name, [])})
+            for file, tests in in_tests.items()
+        }
+        return {file: tests for file, tests in found.items() if tests}
+
+    found = {}
+    for entry in (entry for entries in library.entries().values() for entry in entries):
+        own, through = {entry.origin}, users.get(entry.origin, set()) if entry.is_class else set()
+        used = pages_of(own) or pages_of(through)
+        docstring = " ".join(library.docstring(entry.origin).split())
+        taught = [page for title, page in titles.items() if title in docstring] or used[:1]
+        found[entry] = Links(
+            taught=taught,
+            used=[page for page in used if page not in taught],
+            tests=tests_by_file(own) or tests_by_file(through),
+        )
+    return found
+
+
+def _titles(page: str) -> list[str]:
+    return re.findall(r"^# (.+?)\s*$", page, re.MULTILINE)[:1]
+
+
+def _read(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
