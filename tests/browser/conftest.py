@@ -1,0 +1,78 @@
+"""One browser for all tests, one visit to each page, and a summary at the end."""
+
+import os
+from pathlib import Path
+
+import browsing
+import pytest
+from playwright.sync_api import sync_playwright
+from site_checks import Site
+
+HTML = Path(os.environ.get("SITE") or Path(__file__).resolve().parents[2] / "_build" / "html")
+VISITS: dict[str, browsing.Visit] = {}
+
+# No silent skip: a missing or unfinished site is a failure.
+if not (HTML / "index.html").is_file() or (HTML.parent / "unfinished").exists():
+    raise pytest.UsageError(f"no finished site in {HTML}. Run `make book` first.")
+SITE = Site(HTML)
+PAGES = [page for page in SITE.pages.values() if not page.redirect]
+
+
+def pytest_generate_tests(metafunc):
+    if "page_name" in metafunc.fixturenames:
+        metafunc.parametrize("page_name", [page.name for page in PAGES])
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The address of the site."""
+    with browsing.served(HTML) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def _screens():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=browsing.chromium(), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browsing.contexts(browser)
+        browser.close()
+
+
+@pytest.fixture
+def visit(page_name, site, _screens):
+    """What a page does; each is visited once."""
+    if page_name not in VISITS:
+        VISITS[page_name] = browsing.visit(site, page_name, *_screens)
+    return VISITS[page_name]
+
+
+@pytest.fixture
+def phone(site, _screens):
+    """A fresh page on a phone in light, which may not fail at anything."""
+    with browsing.watched(_screens[0], site) as seen:
+        yield seen.page
+    assert not seen.faults + seen.foreign
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not VISITS:
+        return
+    visits = VISITS.values()
+    rules = set().union(*(visit.rules for visit in visits))
+    violations = [fault for visit in visits for found in visit.violations.values() for fault in found]
+    heaviest = max(VISITS, key=lambda name: VISITS[name].bytes_without_figures)
+    fullest = max(VISITS, key=lambda name: VISITS[name].bytes_with_figures)
+    images = [path for kind in ("svg", "png", "jpg", "webp") for path in HTML.rglob(f"*.{kind}")]
+    image = max(images, key=lambda path: path.stat().st_size)
+    files = [path.stat().st_size for path in HTML.rglob("*") if path.is_file()]
+    checks = sum(len(terminalreporter.stats.get(key, [])) for key in ("passed", "failed"))
+    write = terminalreporter.write_line
+    terminalreporter.section("the site in the browser")
+    write(f"{len(VISITS)} pages, {checks} checks, {len(rules)} rules of axe-core applied in two themes")
+    write(f"{len(violations)} violations, {sum(len(v.foreign) for v in visits)} third-party requests")
+    write(f"heaviest page: {VISITS[heaviest].bytes_without_figures / 1000:.0f} kB, {heaviest}")
+    write(f"  with figures: {VISITS[fullest].bytes_with_figures / 1000:.0f} kB, {fullest}")
+    write(f"largest image file: {image.stat().st_size / 1000:.0f} kB, {image.relative_to(HTML)}")
+    write(f"site: {sum(files) / 1e6:.1f} MB in {len(files)} files")
