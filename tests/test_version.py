@@ -17,7 +17,8 @@ def test_the_package_the_citation_and_the_changelog_have_one_version(monkeypatch
     package = apply_configuration(Distribution(), ROOT / "pyproject.toml").get_version()
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
     assert package == citation == saebook.__version__
-    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
-    announced = re.search(r"^To be (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    headings = re.findall(r"^## \[(.+?)\]", changelog, re.M)
+    announced = re.search(r"^To be (\d+\.\d+\.\d+)", changelog, re.M)
     assert headings[0] == "Unreleased"
     assert saebook.__version__ == (announced[1] if announced else headings[1])
