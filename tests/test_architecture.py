@@ -61,7 +61,8 @@ BASELINES = {
     "baselines",
 }
 LANGUAGE_MODELS = {"activations", "interventions", "language_model", "splicing"}
-READERS = {"claims", "exercises", "figure_data", "style", "touch"}  # what only chapters and plots use
+# What only chapters and plots use.
+READERS = {"claims", "exercises", "figure_data", "style", "touch"}
 ON_TEXT = {"examples", "monosemanticity", "ngrams"}  # of tokens and activations only
 
 NO_TOY_MODELS = (

@@ -83,8 +83,8 @@ FAULTS = [
     ("missing_images", 'src="plot.png"', "", "without src"),
     (
         "missing_images",
-        "<p>",
-        '<li data-light="plot.png" data-dark="gone.svg"></li><p>',
+        "<p><a",
+        '<li data-light="plot.png" data-dark="gone.svg"></li><p><a',
         "gone.svg",
     ),
     ("images_without_text", 'alt="Error falls as k grows."', "", "no alternative text"),

@@ -59,8 +59,14 @@ def subset_font(font: Path, code_points: set[int]) -> None:
 def lighten_icons(site: Path) -> None:
     """Leave the icons that a page or a script names."""
     style_sheet = site / "_static" / "styles" / "pydata-sphinx-theme.css"
-    sources = [*site.rglob("*.html"), *site.glob("_static/*.js"), *site.glob("_static/scripts/*.js")]
-    used = {name for file in sources for name in re.findall(r"\bfa-[\w-]+", file.read_text("utf-8"))}
+    sources = [
+        *site.rglob("*.html"),
+        *site.glob("_static/*.js"),
+        *site.glob("_static/scripts/*.js"),
+    ]
+    used = {
+        name for file in sources for name in re.findall(r"\bfa-[\w-]+", file.read_text("utf-8"))
+    }
     css = keep_icons(style_sheet.read_text("utf-8"), used)
     style_sheet.write_text(css, "utf-8")
     sheets = [css, *(file.read_text("utf-8") for file in site.glob("_static/**/*.css"))]

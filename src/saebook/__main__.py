@@ -21,26 +21,26 @@ ELSEWHERE = (
 )
 SENTENCE = re.compile(r".+?[.?!](?=\s|$)", re.DOTALL)
 ROLE = re.compile(r"\{[\w:]+\}`([^`]*)`")
-NO_PROSE = ("```", ":::", "%", "(", "#", "|", "<", "!")
+NO_PROSE = ("```", ":::", "%", "(", "#", "|", "<", "!", "*You need:*")
 COMMAND = re.compile(r"^([a-z-]+):.*?## (.*)$", re.MULTILINE)
 
 
 def chapters(root: Path) -> list[tuple[str, str, str]]:
-    """The file, title and first sentence of each page in a book's table of contents, in order."""
+    """The file, title and first sentence of each page with prose in a book's contents, in order."""
     toc = (root / "_toc.yml").read_text(encoding="utf-8")
     names = re.findall(r"^[\s-]*(?:root|file): (\S+?)(?:\.md)?$", toc, re.MULTILINE)
     files = [file for file in (root / f"{name}.md" for name in names) if file.is_file()]
     bodies = {}
     for file in files:
-        title, _, body = f"\n{file.read_text(encoding='utf-8')}".partition("\n# ")[2].partition(
-            "\n"
-        )
+        text = "\n" + file.read_text(encoding="utf-8")
+        title, _, body = text.partition("\n# ")[2].partition("\n")
         bodies[file] = title, body
     titles = {file.stem: f'"{title}"' for file, (title, _) in bodies.items()}
-    return [
+    pages = [
         (file.relative_to(root).as_posix(), title, _first_sentence(body, titles))
         for file, (title, body) in bodies.items()
     ]
+    return [page for page in pages if page[2]]
 
 
 def _first_sentence(body: str, titles: dict[str, str]) -> str:

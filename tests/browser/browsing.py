@@ -38,9 +38,10 @@ UNFIT_IMAGES = """() => [...document.querySelectorAll("main img")].flatMap((imag
     ...(place && image.loading !== "lazy" ? ["loading=lazy"] : []),
 ].map(missing => `no ${missing}: ${image.alt || image.outerHTML.slice(0, 150)}`))"""
 SHOWN_IN_PRINT = """() => [...document.querySelectorAll(
-    ".bd-sidebar, .bd-header-article, .prev-next-area, .copybtn, .search-button-field")]
+    ".bd-sidebar, .bd-header-article, .prev-next-area, .copybtn, .search-button-field"
+)]
     .filter(element => element.checkVisibility()).map(element => element.className)"""
-# The contrast of thousands of code tokens takes axe minutes: one block of each mix of tokens will do.
+# The contrast of thousands of code tokens takes axe minutes: one block of each mix of tokens does.
 THIN_CODE = """() => {
     const seen = new Set();
     for (const block of document.querySelectorAll("pre")) {
@@ -54,11 +55,14 @@ THIN_CODE = """() => {
 
 def chromium() -> str:
     """The browser to run: SAEBOOK_CHROMIUM, else the first that is installed."""
-    found = os.environ.get("SAEBOOK_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), "")
+    found = os.environ.get("SAEBOOK_CHROMIUM") or next(
+        filter(None, map(shutil.which, BROWSERS)), None
+    )
     if not found:
         raise pytest.UsageError(
-            f"no browser: none of {', '.join(BROWSERS)} is installed. Run `apt-get install chromium` "
-            "as root, or set SAEBOOK_CHROMIUM to the program of a Chromium or Chrome."
+            f"no browser: none of {', '.join(BROWSERS)} is installed. "
+            "Run `apt-get install chromium` as root, "
+            "or set SAEBOOK_CHROMIUM to the program of a Chromium or Chrome."
         )
     return found
 

@@ -61,7 +61,9 @@ def pytest_terminal_summary(terminalreporter):
         return
     visits = VISITS.values()
     rules = set().union(*(visit.rules for visit in visits))
-    violations = [fault for visit in visits for found in visit.violations.values() for fault in found]
+    violations = [
+        fault for visit in visits for found in visit.violations.values() for fault in found
+    ]
     heaviest = max(VISITS, key=lambda name: VISITS[name].bytes_without_figures)
     fullest = max(VISITS, key=lambda name: VISITS[name].bytes_with_figures)
     images = [path for kind in ("svg", "png", "jpg", "webp") for path in HTML.rglob(f"*.{kind}")]
@@ -70,8 +72,12 @@ def pytest_terminal_summary(terminalreporter):
     checks = sum(len(terminalreporter.stats.get(key, [])) for key in ("passed", "failed"))
     write = terminalreporter.write_line
     terminalreporter.section("the site in the browser")
-    write(f"{len(VISITS)} pages, {checks} checks, {len(rules)} rules of axe-core applied in two themes")
-    write(f"{len(violations)} violations, {sum(len(v.foreign) for v in visits)} third-party requests")
+    write(
+        f"{len(VISITS)} pages, {checks} checks, {len(rules)} rules of axe-core in two themes"
+    )
+    write(
+        f"{len(violations)} violations, {sum(len(v.foreign) for v in visits)} third-party requests"
+    )
     write(f"heaviest page: {VISITS[heaviest].bytes_without_figures / 1000:.0f} kB, {heaviest}")
     write(f"  with figures: {VISITS[fullest].bytes_with_figures / 1000:.0f} kB, {fullest}")
     write(f"largest image file: {image.stat().st_size / 1000:.0f} kB, {image.relative_to(HTML)}")
