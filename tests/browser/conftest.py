@@ -72,9 +72,7 @@ def pytest_terminal_summary(terminalreporter):
     checks = sum(len(terminalreporter.stats.get(key, [])) for key in ("passed", "failed"))
     write = terminalreporter.write_line
     terminalreporter.section("the site in the browser")
-    write(
-        f"{len(VISITS)} pages, {checks} checks, {len(rules)} rules of axe-core in two themes"
-    )
+    write(f"{len(VISITS)} pages, {checks} checks, {len(rules)} rules of axe-core in two themes")
     write(
         f"{len(violations)} violations, {sum(len(v.foreign) for v in visits)} third-party requests"
     )
