@@ -24,6 +24,21 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
+@pytest.fixture
+def book_style():
+    """Figures as in a chapter: in the book's style, without a window, closed afterwards."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    from saebook import style
+
+    with mpl.rc_context():
+        mpl.use("agg")
+        style.use()
+        yield
+        plt.close("all")
+
+
 @pytest.fixture(scope="session")
 def _saved_once(tmp_path_factory):
     """A tiny GPT-2 with a tokenizer, as Hugging Face saves it."""

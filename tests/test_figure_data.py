@@ -2,7 +2,6 @@
 
 import io
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,14 +10,7 @@ import pytest
 from saebook import figure_data, style
 from saebook.figure_data import read_figure, to_csv
 
-
-@pytest.fixture(autouse=True)
-def chapter():
-    with mpl.rc_context():
-        mpl.use("agg")
-        style.use()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("book_style")
 
 
 def read(draw):

@@ -6,7 +6,6 @@ import re
 import urllib.parse
 from xml.etree import ElementTree
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -15,14 +14,7 @@ from PIL import Image
 
 from saebook import style
 
-
-@pytest.fixture(autouse=True)
-def chapter():
-    with mpl.rc_context():
-        mpl.use("agg")
-        style.use()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("book_style")
 
 
 def luminance(color):

@@ -2,21 +2,13 @@
 
 import urllib.parse
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
 
 from saebook import style, touch
 
-
-@pytest.fixture(autouse=True)
-def chapter():
-    with mpl.rc_context():
-        mpl.use("agg")
-        style.use()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("book_style")
 
 
 def picture(height=1.0, size=(3, 2)):
