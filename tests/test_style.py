@@ -17,6 +17,13 @@ from saebook import style
 pytestmark = pytest.mark.usefixtures("book_style")
 
 
+def test_lines_take_the_colours_of_the_palette_in_turn():
+    plt.rcdefaults()
+    style.use()
+    drawn = [plt.plot([0, 1])[0].get_color() for _ in style.PALETTE]
+    assert drawn == list(style.PALETTE)
+
+
 def luminance(color):
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
     return np.dot([0.2126, 0.7152, 0.0722], linear)
