@@ -36,6 +36,9 @@ test: setup ## Run the tests of the library
 check-site: setup ## Run the checks on the built site
 	@$(RUN) -m pytest tests/site
 
+check-browser: setup ## Check the built site in headless Chromium: sliders, accessibility, sizes
+	@$(RUN) -m pytest tests/browser
+
 check-links: setup ## Check the book's links to other sites (needs a network)
 	@$(RUN) tools/check_links.py
 

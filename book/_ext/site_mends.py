@@ -35,6 +35,17 @@ _MENDS = (
 )
 
 
+# Sphinx sets long signatures as lists of definitions without a term.
+_SIGNATURE = re.compile(r'<dl>\s*(<dd><em class="sig-param">.*?)</dl>', re.DOTALL)
+# The theme gives the button that opens a part of the table of contents no name.
+_UNNAMED_PART = re.compile(r'(>([^<]+)</a><details[^>]*><summary)(?=><span class="toctree-toggle")')
+
+
+def _signature_lines(match) -> str:
+    lines = match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
+
+
 def _is_thebe(script) -> bool:
     text = f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', '')}"
     return "thebe" in text
@@ -50,6 +61,7 @@ def _mend_page(app, pagename, templatename, context, doctree):
     if "body" in context:
         for pattern, replacement in _MENDS:
             context["body"] = pattern.sub(replacement, context["body"])
+        context["body"] = _SIGNATURE.sub(_signature_lines, context["body"])
 
 
 def _drop_thebe_nodes(app, doctree, docname):
@@ -68,18 +80,19 @@ def _place_site(app, config):
         config.notfound_urls_prefix += "/"
 
 
-def _light_without_scripts(app, exception):
-    """Give pages a theme before any script runs; "auto" has no colours of its own."""
+def _mend_files(app, exception):
+    """Give pages a theme before any script runs ("auto" has no colours), and parts their names."""
     if exception is None and app.builder.format == "html":
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
-            if 'data-theme="auto"' in text:
-                text = text.replace('data-theme="auto"', 'data-theme="light"', 1)
-                page.write_text(text, encoding="utf-8")
+            mended = text.replace('data-theme="auto"', 'data-theme="light"', 1)
+            mended = _UNNAMED_PART.sub(r'\1 aria-label="Pages of: \2"', mended)
+            if mended != text:
+                page.write_text(mended, encoding="utf-8")
 
 
 def setup(app):
-    app.connect("build-finished", _light_without_scripts)
+    app.connect("build-finished", _mend_files)
     app.connect("config-inited", _place_site)
     app.connect("doctree-resolved", _drop_thebe_nodes, priority=900)
     app.connect("html-page-context", _mend_page, priority=900)

@@ -31,13 +31,26 @@ def site():
 
 
 @pytest.fixture(scope="session")
-def _screens():
+def _browser():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=browsing.chromium(), args=["--no-sandbox", "--disable-gpu"]
         )
-        yield browsing.contexts(browser)
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def _screens(_browser):
+    return browsing.contexts(_browser)
+
+
+@pytest.fixture
+def bare(_browser):
+    """A page in a browser that runs no scripts."""
+    context = _browser.new_context(java_script_enabled=False, viewport=browsing.PHONE)
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture
