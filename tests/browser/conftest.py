@@ -62,10 +62,13 @@ def visit(page_name, site, _screens):
 
 
 @pytest.fixture
-def phone(site, _screens):
+def phone(site, _browser):
     """A fresh page on a phone in light, which may not fail at anything."""
-    with browsing.watched(_screens[0], site) as seen:
+    context = _browser.new_context(viewport=browsing.PHONE, color_scheme="light")
+    context.set_default_timeout(10_000)
+    with browsing.watched(context, site) as seen:
         yield seen.page
+    context.close()
     assert not seen.faults + seen.foreign
 
 
