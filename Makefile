@@ -1,7 +1,7 @@
 # `make book` and `make test` do all their own set-up. `make help` lists the rest.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup book chapter test check-site check-links lint format bench language-model serve clean distclean
+.PHONY: help setup book chapter test check-site check-notebooks check-links lint format bench language-model serve clean distclean
 
 VENV ?= .venv
 PYTHON ?=
@@ -35,6 +35,9 @@ test: setup ## Run the tests of the library
 
 check-site: setup ## Run the checks on the built site
 	@$(RUN) -m pytest tests/site
+
+check-notebooks: setup ## Run the published notebooks outside the repository, and compare them with the book
+	@$(RUN) tools/run_notebooks.py $(NAME)
 
 check-links: setup ## Check the book's links to other sites (needs a network)
 	@$(RUN) tools/check_links.py

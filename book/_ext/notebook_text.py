@@ -63,9 +63,7 @@ class Page:
     def number(self, kind: str, node: Element) -> str:
         """The number of a figure, theorem, … such as "5.1"; empty where it has none."""
         of_page = self.env.toc_fignumbers.get(self.docname, {}).get(kind, {})
-        return ".".join(
-            str(n) for n in next((of_page[i] for i in node["ids"] if i in of_page), ())
-        )
+        return ".".join(str(n) for n in next((of_page[i] for i in node["ids"] if i in of_page), ()))
 
     def section_number(self, section: Element) -> str:
         """The number of a section and a space, or nothing."""
@@ -222,9 +220,7 @@ def _definitions(node: Element, page: Page) -> str:
     lines = []
     for item in node.children:
         terms = ", ".join(inline(t, page) for t in item.children if isinstance(t, nodes.term))
-        meaning = " ".join(
-            text for d in item.findall(nodes.definition) for text in _texts(d, page)
-        )
+        meaning = " ".join(text for d in item.findall(nodes.definition) for text in _texts(d, page))
         lines.append(f"- **{terms}**: {meaning}")
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,11 +34,12 @@ BRANCH = "notebooks"
 REQUIREMENTS = "requirements.txt"
 WHEEL = f"saebook-{saebook.__version__}-py3-none-any.whl"
 WHEEL_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src")
-NEEDED = ("saebook", "myst-nb")
+NEEDED = ("saebook", "myst-nb", "ipywidgets")  # the last because tqdm warns where it is absent
 # Jupyter itself is the reader's: replacing it under a running kernel would break that.
-READERS_OWN = {"ipykernel", "ipython", "ipywidgets", "jupyter-client", "jupyter-core"}
+READERS_OWN = {"ipykernel", "ipython", "jupyter-client", "jupyter-core"}
+FIGURE = re.compile(r"\{glue:figure\} *([\w.-]+)")
 
-INSTALL = '''\
+INSTALL = """\
 # Installs the versions that the book pins, unless its library is here already.
 import importlib.metadata
 import pathlib
@@ -52,7 +54,7 @@ if version not in [d.version for d in importlib.metadata.distributions(name="sae
     print("Installing; this takes some minutes.")
     files = [("" if beside else site) + name for name in ("requirements.txt", wheel)]
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "--requirement", *files], check=True)'''
+    subprocess.run([*pip, "--requirement", *files], check=True)"""
 
 
 def repository(config) -> tuple[str, str] | None:
@@ -174,8 +176,9 @@ def pins(requirements: str) -> str:
     """The lines of a requirements file for what the notebooks import, with all that pulls in."""
     lines = {}
     for line in requirements.splitlines():
-        if "==" in line.partition("#")[0]:
-            lines[canonicalize_name(Requirement(line).name)] = line
+        pin = line.partition("#")[0].strip()
+        if "==" in pin:
+            lines[canonicalize_name(Requirement(pin).name)] = pin
     wanted, seen = list(NEEDED), set(READERS_OWN)
     while wanted:
         name = canonicalize_name(wanted.pop())
@@ -231,7 +234,7 @@ def _publish(app, doctree, docname) -> None:
         Page(app.env, docname, address),
         figures=_figures(app, docname),
         site=source_of_files(app.config),
-        book=app.config.html_title or app.config.project,
+        book=app.config.html_title,
     )
     path = _path(app, docname)
     path.unlink(missing_ok=True)
@@ -243,7 +246,7 @@ def _publish(app, doctree, docname) -> None:
 def _figures(app, docname: str) -> set[str]:
     """The keys of the figures that a page places by `glue:figure`."""
     source = Path(app.env.doc2path(docname)).read_text(encoding="utf-8")
-    return {line.split()[-1] for line in source.splitlines() if "{glue:figure}" in line}
+    return set(FIGURE.findall(source))
 
 
 def _link(app, pagename, templatename, context, doctree) -> None:
@@ -259,6 +262,8 @@ def _publish_what_they_need(app, exception) -> None:
         root = Path(app.srcdir)
         given = (root / REQUIREMENTS).read_text(encoding="utf-8")
         (folder / REQUIREMENTS).write_text(pins(given), encoding="utf-8")
+        binders = "python-{}.{}\n".format(*sys.version_info)
+        (folder / "runtime.txt").write_text(binders, encoding="utf-8")
         build_wheel(root, folder)
 
 
