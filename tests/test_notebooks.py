@@ -56,6 +56,11 @@ glue("one", figure, display=False)
 glue("number", 1.5, display=False)
 ```
 
+```{code-cell} python
+:tags: [remove-cell]
+glue("unseen", 2, display=False)
+```
+
 ```{glue:figure} one
 :name: fig-one
 
@@ -182,6 +187,15 @@ def test_a_solution_is_folded(published, prose):
 
 def test_a_reader_sees_the_figures_but_not_the_numbers(published):
     assert 'glue("one", figure)\nglue("number", 1.5, display=False)' in code(published)[1].source
+
+
+def test_code_that_the_page_removes_runs_in_its_place(published, prose):
+    assert [cell.source.splitlines()[0] for cell in code(published)][1:] == [
+        "from myst_nb import glue",
+        'glue("unseen", 2, display=False)',
+        "answer = 1",
+    ]
+    assert code(published)[2].metadata == {"jupyter": {"source_hidden": True}}
 
 
 def test_a_notebook_is_valid_says_what_it_is_and_holds_no_outputs(published, prose):

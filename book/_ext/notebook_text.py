@@ -37,11 +37,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """A cell of the page."""
+    """A cell of the page, the one at place `index` of its source."""
 
     source: str
     tags: tuple[str, ...] = ()
     is_folded: bool = False
+    index: int = 0
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _code(cell: Element) -> Iterator[Code]:
     for block in cell.findall(nodes.literal_block):
         if block.parent.get("nb_element") == "cell_code_source":
             tags = tuple((cell.get("cell_metadata") or {}).get("tags", ()))
-            yield Code(block.astext().rstrip("\n"), tags)
+            yield Code(block.astext().rstrip("\n"), tags, index=cell["cell_index"])
 
 
 def _folded(node: Element, page: Page, depth: int) -> Iterator[Text | Code]:

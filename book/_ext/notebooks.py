@@ -126,9 +126,20 @@ def _glues(node: ast.AST, names: set[str]) -> bool:
     )
 
 
-def notebook(doctree, page: Page, *, figures: set[str], site: str, book: str):
-    """A page as a notebook without outputs, or None where the page has no code."""
-    parts = list(cells(doctree, page))
+def notebook(
+    doctree, page: Page, *, figures: set[str], unseen: dict[int, str], site: str, book: str
+):
+    """A page as a notebook without outputs, or None where the page has no code.
+
+    Args:
+        doctree: the page with all references resolved.
+        page: what the doctree does not hold itself.
+        figures: the keys of glued figures, which a notebook shows under their cells.
+        unseen: code that runs but is not on the page, by its place in the page's source.
+        site: the address of the folder with the wheel; empty where there is none.
+        book: the book's title.
+    """
+    parts = list(_with_unseen(cells(doctree, page), unseen))
     if not any(isinstance(part, Code) for part in parts):
         return None
     head, _, rest = parts[0].source.partition("\n\n")
@@ -147,6 +158,15 @@ def notebook(doctree, page: Page, *, figures: set[str], site: str, book: str):
         cell["id"] = f"cell-{place:03d}"
     nbformat.validate(result)
     return result
+
+
+def _with_unseen(parts, unseen: dict[int, str]):
+    waiting = sorted(unseen.items())
+    for part in parts:
+        while isinstance(part, Code) and waiting and waiting[0][0] < part.index:
+            yield Code(waiting.pop(0)[1], is_folded=True)
+        yield part
+    yield from (Code(source, is_folded=True) for _, source in waiting)
 
 
 def _introduction(doctree, page: Page, book: str) -> str:
@@ -233,6 +253,7 @@ def _publish(app, doctree, docname) -> None:
         doctree,
         Page(app.env, docname, address),
         figures=_figures(app, docname),
+        unseen=_unseen(app, docname),
         site=source_of_files(app.config),
         book=app.config.html_title,
     )
@@ -247,6 +268,19 @@ def _figures(app, docname: str) -> set[str]:
     """The keys of the figures that a page places by `glue:figure`."""
     source = Path(app.env.doc2path(docname)).read_text(encoding="utf-8")
     return set(FIGURE.findall(source))
+
+
+def _unseen(app, docname: str) -> dict[int, str]:
+    """The code of the cells that a page removes, by their place among its cells."""
+    path = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"  # MyST-NB's
+    if not path.is_file():
+        return {}
+    read = enumerate(nbformat.read(path, as_version=4).cells)
+    return {
+        place: cell.source
+        for place, cell in read
+        if cell.cell_type == "code" and "remove-cell" in cell.metadata.get("tags", ())
+    }
 
 
 def _link(app, pagename, templatename, context, doctree) -> None:
