@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -215,9 +216,9 @@ def test_only_pages_with_code_get_a_notebook_and_all_they_need_lies_beside(built
     }
 
 
-def test_pins_are_those_of_what_the_notebooks_import(notebooks):
+def test_pins_are_those_of_what_the_notebooks_import(extension):
     pinned = "ruff==1\nmyst-nb==1.4\nmatplotlib==3\ncontourpy==1  # why\nipykernel==7\n-e .\n"
-    assert notebooks.pins(pinned) == "contourpy==1\nmatplotlib==3\nmyst-nb==1.4\n"
+    assert extension("notebook_files").pins(pinned) == "contourpy==1\nmatplotlib==3\nmyst-nb==1.4\n"
 
 
 def test_a_glue_over_several_lines_loses_its_display_only(notebooks):
@@ -249,6 +250,7 @@ def install(notebooks, monkeypatch, tmp_path):
         exec(notebooks.install_cell(site), {})
         return pip.commands
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is put back
     monkeypatch.chdir(tmp_path)
     return run
 
@@ -258,6 +260,15 @@ WHEEL = f"saebook-{saebook.__version__}-py3-none-any.whl"
 
 def test_the_first_cell_installs_nothing_where_the_version_is_there(install):
     assert install(installed=[saebook.__version__], site="https://example.org/") == []
+
+
+def test_the_first_cell_asks_for_one_thread_unless_told_otherwise(install, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    install(installed=[saebook.__version__])
+    assert os.environ["OMP_NUM_THREADS"] == "4"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    install(installed=[saebook.__version__])
+    assert os.environ["OMP_NUM_THREADS"] == "1"
 
 
 @pytest.mark.parametrize("site", ["", "https://example.org/"])

@@ -11,21 +11,15 @@ launch buttons: Colab and Binder open the notebook from that repository's branch
 from __future__ import annotations
 
 import ast
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from notebook_files import build_wheel, pins
 from notebook_text import Code, Page, cells, inline
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 import saebook
 
@@ -33,19 +27,17 @@ FOLDER = "notebooks"
 BRANCH = "notebooks"
 REQUIREMENTS = "requirements.txt"
 WHEEL = f"saebook-{saebook.__version__}-py3-none-any.whl"
-WHEEL_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src")
-NEEDED = ("saebook", "myst-nb", "ipywidgets")  # the last because tqdm warns where it is absent
-# Jupyter itself is the reader's: replacing it under a running kernel would break that.
-READERS_OWN = {"ipykernel", "ipython", "jupyter-client", "jupyter-core"}
 FIGURE = re.compile(r"\{glue:figure\} *([\w.-]+)")
 
 INSTALL = """\
 # Installs the versions that the book pins, unless its library is here already.
 import importlib.metadata
+import os
 import pathlib
 import subprocess
 import sys
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the book, so that sums have its order
 version, wheel, site = {version!r}, {wheel!r}, {site!r}
 if version not in [d.version for d in importlib.metadata.distributions(name="saebook")]:
     beside = pathlib.Path(wheel).is_file() and pathlib.Path("requirements.txt").is_file()
@@ -177,7 +169,8 @@ def _introduction(doctree, page: Page, book: str) -> str:
     return (
         f"This notebook is {page_of} of *{book}*, with all of its code. The next cell installs what "
         "the code needs, in the versions that the book pins. Numbers in the text are the book's; "
-        f"on a processor of the same kind the code gives the same.{ran}"
+        "on a processor of the same kind the code gives the same. A figure with a slider shows its "
+        f"start here.{ran}"
     )
 
 
@@ -190,54 +183,6 @@ def _cell(part, figures: set[str]):
     if part.is_folded:
         cell.metadata["jupyter"] = {"source_hidden": True}
     return cell
-
-
-def pins(requirements: str) -> str:
-    """The lines of a requirements file for what the notebooks import, with all that pulls in."""
-    lines = {}
-    for line in requirements.splitlines():
-        pin = line.partition("#")[0].strip()
-        if "==" in pin:
-            lines[canonicalize_name(Requirement(pin).name)] = pin
-    wanted, seen = list(NEEDED), set(READERS_OWN)
-    while wanted:
-        name = canonicalize_name(wanted.pop())
-        if name in seen:
-            continue
-        seen.add(name)
-        wanted += [found for found in _needs(name) if canonicalize_name(found) in lines]
-    kept = sorted(seen & set(lines) - READERS_OWN)
-    return "".join(f"{lines[name]}\n" for name in kept)
-
-
-def _needs(name: str) -> list[str]:
-    """What an installed package requires, for any system; the pins say what holds on which."""
-    try:
-        found = [Requirement(text) for text in requires(name) or ()]
-    except PackageNotFoundError:  # a package of another system
-        return []
-    return [need.name for need in found if "extra" not in str(need.marker)]
-
-
-def build_wheel(root: Path, folder: Path) -> None:
-    """Put the library's wheel into a folder; the same sources give the same bytes.
-
-    Raises:
-        subprocess.CalledProcessError: pip could not build it; its message is on stderr.
-    """
-    for old in folder.glob("*.whl"):
-        old.unlink()
-    with tempfile.TemporaryDirectory() as copied:
-        for name in WHEEL_SOURCES:
-            if (root / name).is_dir():
-                ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-                shutil.copytree(root / name, Path(copied, name), ignore=ignored)
-            else:
-                shutil.copy(root / name, copied)
-        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-        clock = {"SOURCE_DATE_EPOCH": "315532800"}  # 1980, where the dates of zip files begin
-        command = [*pip, "--wheel-dir", str(folder), copied]
-        subprocess.run(command, check=True, env=os.environ | clock)
 
 
 def _path(app, docname: str) -> Path:
