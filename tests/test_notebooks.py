@@ -394,6 +394,15 @@ def test_the_comparison_names_each_difference(runner, changed, faults):
     assert runner.differences(runner.results(ran()), runner.results(ran(**changed))) == faults
 
 
+def test_a_key_that_is_glued_twice_is_compared_twice(runner):
+    book, run = ran(), ran(number="2")
+    book.cells += ran(number="3").cells[1:]
+    run.cells += ran(number="3").cells[1:]
+    assert runner.differences(runner.results(book), runner.results(run)) == [
+        "glue 'loss', text/plain: '1.5' in the book, '2' in the notebook"
+    ]
+
+
 @pytest.fixture
 def site(runner, monkeypatch, tmp_path):
     """A site with two notebooks, and what the book gave for each."""

@@ -56,6 +56,8 @@ def results(notebook):
             if "data" in output:
                 value = {kind.removeprefix(HIDDEN): part for kind, part in output.data.items()}
                 name = _name(output, value) or name
+            while name in found:  # glued a second time
+                name += " again"
             found[name] = value
     return found
 
@@ -184,6 +186,7 @@ def of_book(name):
 def run_all(folder, names):
     """Run notebooks, tell of each as it ends, and print a table; how many differ or fail."""
     started = time.monotonic()
+    books = {name: results(of_book(name)) for name in names}  # first, so that a fault shows at once
     print(f"Installing what the notebooks need in {folder}", flush=True)
     python = prepare(folder, names)
     print(f"Installed in {time.monotonic() - started:.0f} s", flush=True)
@@ -195,7 +198,7 @@ def run_all(folder, names):
             try:
                 seconds = run.result()
                 found = results(nbformat.read(folder / f"{name}.ipynb", as_version=4))
-                faults = differences(results(of_book(name)), found)
+                faults = differences(books[name], found)
             except RunError as error:
                 found, faults, seconds = {}, [f"failed: {error}"], float("nan")
             rows[name] = (seconds, found, faults)
