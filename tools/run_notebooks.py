@@ -5,7 +5,7 @@
 Copies `_build/html/notebooks` to a new folder outside the repository, makes a new environment there
 and lets the notebooks' own first cell fill it. Then every notebook runs, several at a time. Each
 output must be what the book's run of the same cell gave, to the last bit: glued numbers, claims and
-their verdicts, tables, figures. Only what a cell writes to stderr is left out. No chapter shows or
+their verdicts, tables, figures. Only stderr and progress bars are left out. No chapter shows or
 glues what a clock says; one that did would be named here as a difference.
 """
 
@@ -34,6 +34,7 @@ PUBLISHED = ROOT / "_build" / "html" / "notebooks"
 EXECUTED = ROOT / "_build" / "draft" / "jupyter_execute" / "book"  # as it ran, without outputs
 CACHES = ROOT / "_build" / ".jupyter_cache"
 HIDDEN = "application/papermill.record/"  # what glue puts before the kind of an undisplayed value
+WIDGET = "application/vnd.jupyter.widget-view+json"
 LONGEST = 160
 
 
@@ -47,9 +48,8 @@ def results(notebook):
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     own = [cell for cell in cells if "install" not in cell.metadata.get("tags", ())]
     for number, cell in enumerate(own, start=1):
-        for place, output in enumerate(cell.outputs, start=1):
-            if output.get("name") == "stderr":
-                continue
+        shown = [output for output in cell.outputs if not _is_noise(output)]
+        for place, output in enumerate(shown, start=1):
             name, value = f"output {place} of code cell {number}", output.get("text")
             if output.output_type == "error":
                 value = f"{output.ename}: {output.evalue}"
@@ -60,6 +60,11 @@ def results(notebook):
                 name += " again"
             found[name] = value
     return found
+
+
+def _is_noise(output):
+    """Whether an output is no result: stderr, or a progress bar, whose widget has a random name."""
+    return output.get("name") == "stderr" or WIDGET in output.get("data", ())
 
 
 def _name(output, value):
