@@ -348,7 +348,7 @@ def runner(extension, monkeypatch):
 
 
 def ran(*, number="1.5", holds=True, key="loss", prefix="", table="a"):
-    """A notebook that ran: an install cell, a glued number, a claim, a table, a progress bar and noise."""
+    """A notebook that ran: an install cell, a glued number, a claim, a table, and noise."""
     claim = {"application/vnd.saebook.claim+json": {"id": "falls", "holds": holds}}
     outputs = [
         new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"id": number}}),
