@@ -36,11 +36,11 @@ test: setup ## Run the tests of the library
 check-site: setup ## Run the checks on the built site
 	@$(RUN) -m pytest tests/site
 
-check-notebooks: setup ## Run the published notebooks outside the repository, and compare them with the book
-	@$(RUN) tools/run_notebooks.py $(NAME)
-
 check-links: setup ## Check the book's links to other sites (needs a network)
 	@$(RUN) tools/check_links.py
+
+check-notebooks: setup ## Run the published notebooks outside the repository: the book's results?
+	@$(RUN) tools/run_notebooks.py $(NAME)
 
 lint: setup ## Check code, chapters, types, spelling and workflows
 	$(RUN) -m ruff check $(wildcard $(PYTHON_CODE))
