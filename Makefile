@@ -1,7 +1,7 @@
 # `make book` and `make test` do all their own set-up. `make help` lists the rest.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup book chapter test check-site check-links lint format bench language-model serve clean distclean
+.PHONY: help setup book chapter test check-site check-notebooks check-links lint format bench language-model serve clean distclean
 
 VENV ?= .venv
 PYTHON ?=
@@ -41,6 +41,9 @@ check-browser: setup ## Check the built site in headless Chromium: sliders, acce
 
 check-links: setup ## Check the book's links to other sites (needs a network)
 	@$(RUN) tools/check_links.py
+
+check-notebooks: setup ## Run the published notebooks outside the repository: the book's results?
+	@$(RUN) tools/run_notebooks.py $(NAME)
 
 lint: setup ## Check code, chapters, types, spelling and workflows
 	$(RUN) -m ruff check $(wildcard $(PYTHON_CODE))

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import nbformat
 import pytest
 import site_checks
+from nbformat.v4 import new_markdown_cell, new_notebook
 from site_checks import Page, Site
 
 SOUND = """<!DOCTYPE html>
@@ -20,6 +22,7 @@ SOUND = """<!DOCTYPE html>
   <div class="onlyprint"><h1>Superposition</h1></div>
   <article>
     <h1 id="top-of-page">Superposition</h1>
+    <a class="btn notebook-button" href="page.ipynb" download></a>
     <p><a href="#top-of-page">Up</a> <a href="other.html#there">on</a>
        <a href="https://example.org/paper">paper</a> <a href="mailto:a@example.org">mail</a></p>
     <img src="plot.png" alt="Error falls as k grows.">
@@ -53,6 +56,8 @@ def build(tmp_path: Path):
         (tmp_path / "other.html").write_text(OTHER, encoding="utf-8")
         for name in ("plot.png", "logo.svg", "theme.css", "theme.js"):
             (tmp_path / name).write_bytes(b"0123456789")
+        cells = [new_markdown_cell("The error is 0.97; `{x}` is code.", id="a")]
+        nbformat.write(new_notebook(cells=cells), tmp_path / "page.ipynb")
         site = Site(tmp_path)
         return site.pages[tmp_path / "page.html"]
 
@@ -136,6 +141,8 @@ FAULTS = [
     ("footer_faults", "058d1c6b", "", "code"),
     ("footer_faults", 'class="footer-seeds"', "", "seeds"),
     ("footer_faults", "torch 2.13.0, ", "", "versions"),
+    ("notebook_faults", "page.ipynb", "gone.ipynb", "gone.ipynb has no file"),
+    ("notebook_faults", " download>", ">", "does not link its notebook"),
     ("reference_faults", "<dt>Tested in:</dt>", "", "saebook.metrics.l0 names no test"),
 ]
 
@@ -143,6 +150,31 @@ FAULTS = [
 @pytest.mark.parametrize(("check", "old", "new", "told"), FAULTS)
 def test_a_check_catches_its_fault(check: str, old: str, new: str, told: str, build) -> None:
     faults = getattr(site_checks, check)(build(old, new))
+    assert len(faults) == 1
+    assert told in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("0.97", "{glue:text}`loss:.2f`", "raw markup: {glue:text}`loss:.2f`"),
+        ("The error", "```{note}\\nThe error", "raw markup: ```{note}"),
+        ('"markdown"', '"picture"', "is not valid"),
+        ('"cells"', "cells", "is not valid"),
+        (
+            '"markdown"',
+            '"code", "execution_count": null, "outputs": '
+            '[{"output_type": "stream", "name": "stdout", "text": "0.97"}]',
+            "holds outputs",
+        ),
+    ],
+)
+def test_a_faulty_notebook_is_reported(old, new, told, build) -> None:
+    page = build()
+    file = page.site.root / "page.ipynb"
+    assert old in file.read_text(encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    faults = site_checks.notebook_faults(page)
     assert len(faults) == 1
     assert told in faults[0]
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import yaml
 from bs4 import BeautifulSoup, Tag
 
@@ -34,6 +35,9 @@ LOADING = {
 }
 LOADING_LINKS = {"stylesheet", "icon", "shortcut", "apple-touch-icon", "preload", "prefetch"}
 LOADING_LINKS |= {"modulepreload", "preconnect", "dns-prefetch", "manifest"}
+
+NO_NOTEBOOK = {"book/environment.html"}  # it tells of the machine that built the book
+RAW_ROLE = re.compile(r"\{[a-z:]+\}`[^`]*`|^`{3,}\{.*", re.MULTILINE)
 
 FILE_NAME = re.compile(r"\.(png|jpe?g|svg|gif|webp|avif)\b|_images/|^[0-9a-f]{16,}$", re.IGNORECASE)
 SAYS_NOTHING = {"image", "figure", "plot", "picture", "chart", "graph", "logo image", "alt"}
@@ -313,6 +317,27 @@ def reference_faults(page: Page) -> list[str]:
     ]
 
 
+def notebook_faults(page: Page) -> list[str]:
+    """A page with executed cells links its notebook: valid, no outputs, no role left as it was."""
+    links = [str(tag["href"]) for tag in page.soup.select("a.notebook-button[download]")]
+    if len(links) != 1:
+        executed = page.soup.select_one(".cell_output") and page.name not in NO_NOTEBOOK
+        return ["the page does not link its notebook once"] if executed or links else []
+    file = page.site.target(page, links[0])
+    if file is None or not file.is_file():
+        return [f"the notebook {links[0]} has no file"]
+    try:
+        notebook = nbformat.read(file, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # not JSON, not a notebook, …
+        return [f"the notebook {links[0]} is not valid: {error}"]
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    faults = [f"the notebook has raw markup: {raw}" for raw in RAW_ROLE.findall(prose)]
+    if any(cell.get("outputs") for cell in notebook.cells):
+        faults.append("the notebook holds outputs")
+    return faults
+
+
 PAGE_CHECKS = (
     failed_cells,
     missing_images,
@@ -326,4 +351,5 @@ PAGE_CHECKS = (
     unresolved_markup,
     footer_faults,
     reference_faults,
+    notebook_faults,
 )

@@ -1,0 +1,67 @@
+"""What the notebooks need beside them: the library's wheel and the versions that they run on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+WHEEL_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src")
+NEEDED = ("saebook", "myst-nb", "ipywidgets")  # the last because tqdm warns where it is absent
+# Jupyter itself is the reader's: replacing it under a running kernel would break that.
+READERS_OWN = {"ipykernel", "ipython", "jupyter-client", "jupyter-core"}
+
+
+def pins(requirements: str) -> str:
+    """The lines of a requirements file for what the notebooks import, with all that pulls in."""
+    lines = {}
+    for line in requirements.splitlines():
+        pin = line.partition("#")[0].strip()
+        if "==" in pin:
+            lines[canonicalize_name(Requirement(pin).name)] = pin
+    wanted, seen = list(NEEDED), set(READERS_OWN)
+    while wanted:
+        name = canonicalize_name(wanted.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        wanted += [found for found in _needs(name) if canonicalize_name(found) in lines]
+    kept = sorted(seen & set(lines) - READERS_OWN)
+    return "".join(f"{lines[name]}\n" for name in kept)
+
+
+def _needs(name: str) -> list[str]:
+    """What an installed package requires, for any system; the pins say what holds on which."""
+    try:
+        found = [Requirement(text) for text in requires(name) or ()]
+    except PackageNotFoundError:  # a package of another system
+        return []
+    return [need.name for need in found if "extra" not in str(need.marker)]
+
+
+def build_wheel(root: Path, folder: Path) -> None:
+    """Put the library's wheel into a folder; the same sources give the same bytes.
+
+    Raises:
+        subprocess.CalledProcessError: pip could not build it; its message is on stderr.
+    """
+    for old in folder.glob("*.whl"):
+        old.unlink()
+    with tempfile.TemporaryDirectory() as copied:
+        for name in WHEEL_SOURCES:
+            if (root / name).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+                shutil.copytree(root / name, Path(copied, name), ignore=ignored)
+            else:
+                shutil.copy(root / name, copied)
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+        clock = {"SOURCE_DATE_EPOCH": "315532800"}  # 1980, where the dates of zip files begin
+        command = [*pip, "--wheel-dir", str(folder), copied]
+        subprocess.run(command, check=True, env=os.environ | clock)
