@@ -28,7 +28,7 @@ from setup_env import REQUIREMENTS, ROOT, environment
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from claims_ledger import MIME as CLAIM
 from execution_cache import inputs_digest
-from parallel_execution import KERNEL_SETTINGS, jobs
+from parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 
 PUBLISHED = ROOT / "_build" / "html" / "notebooks"
 EXECUTED = ROOT / "_build" / "draft" / "jupyter_execute" / "book"  # as it ran, without outputs
@@ -117,8 +117,7 @@ def choose(names):
         )
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     slow = [Path(page).name for page in config["sphinx"]["config"]["slow_chapters"]]
-    places = {name: place for place, name in enumerate(slow)}
-    return sorted(names or published, key=lambda name: (places.get(name, len(slow)), name))
+    return slowest_first(names or published, slow)
 
 
 def outside(folder):

@@ -11,17 +11,17 @@ changes, every page is read again: see `execution_cache`.)
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
-import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
-from library_index import PACKAGE, Entry, Library, Links, links
+from library_index import PACKAGE, Entry, Links, links
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode, nested_parse_with_titles
+
+from saebook.__main__ import chapters, modules
 
 LOGGER = logging.getLogger(__name__)
 MARKUP = re.compile(r"(`+.+?`+)|([|*\\]|(?<=\w)_(?!\w))", re.DOTALL)
@@ -38,11 +38,7 @@ class LibraryReference(SphinxDirective):
         modules = self.arguments[0].split()
         store["pages"][self.env.docname] = modules
         lines = [line for module in modules for line in self._section(module)]
-        container = nodes.Element()
-        nested_parse_with_titles(
-            self.state, StringList(lines, self.get_source_info()[0]), container
-        )
-        return container.children
+        return _parsed(self, lines)
 
     def _section(self, module: str) -> list[str]:
         entries = [entry for entry in _links(self.env) if entry.module == module]
@@ -65,12 +61,15 @@ class LibraryOverview(SphinxDirective):
         store = _store(self.env)
         store["overviews"].add(self.env.docname)
         items = [f"* :py:mod:`{PACKAGE}.{name}`: {line}" for name, line in store["modules"].items()]
-        container = nodes.Element()
-        lines = ["````{eval-rst}", *items, "````"]
-        nested_parse_with_titles(
-            self.state, StringList(lines, self.get_source_info()[0]), container
-        )
-        return container.children
+        return _parsed(self, ["````{eval-rst}", *items, "````"])
+
+
+def _parsed(directive, lines: list[str]) -> list[nodes.Node]:
+    """Lines of MyST as nodes of the page that the directive stands on."""
+    container = nodes.Element()
+    source = directive.get_source_info()[0]
+    nested_parse_with_titles(directive.state, StringList(lines, source), container)
+    return container.children
 
 
 def _store(env) -> dict:
@@ -86,13 +85,10 @@ def _links(env) -> dict[Entry, Links]:
 
 def _book_pages(root: Path) -> list[str]:
     """The pages of the table of contents, in order, but for the reference itself."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    names = re.findall(r"'(?:root|file)': '([^']+?)(?:\.md)?'", str(toc))
-    files = {name: root / f"{name}.md" for name in names}
     return [
-        name
-        for name, file in files.items()
-        if file.is_file() and "{library-reference}" not in file.read_text(encoding="utf-8")
+        file.removesuffix(".md")
+        for file, _, _ in chapters(root)
+        if "{library-reference}" not in (root / file).read_text(encoding="utf-8")
     ]
 
 
@@ -100,17 +96,12 @@ def _outdated(app, env, added, changed, removed):
     """Read the sources; the reference pages are outdated if what they print has changed."""
     store = _store(env)
     root = Path(app.srcdir)
-    found = {"links": links(root, _book_pages(root)), "modules": _first_lines(root)}
+    found = {"links": links(root, _book_pages(root))}
+    public = {entry.module for entry in found["links"]}
+    found["modules"] = {name: plain(line) for name, line in modules() if name in public}
     outdated = [] if found.items() <= store.items() else [*store["pages"], *store["overviews"]]
     store |= found
     return outdated
-
-
-def _first_lines(root: Path) -> dict[str, str]:
-    """The first line of the docstring of each public module."""
-    library = Library(root / "src" / PACKAGE)
-    docstrings = {name: ast.get_docstring(library.trees[name]) or "" for name in library.entries()}
-    return {name: plain(text.partition("\n")[0]) for name, text in docstrings.items()}
 
 
 def _forget(app, env, docname):

@@ -61,13 +61,18 @@ def _is_cached(cache, notebook) -> bool:
         return False
 
 
+def slowest_first(names, slow) -> list[str]:
+    """Names in the order in which they should start: those in `slow` as there, then the others."""
+    places = {name: place for place, name in enumerate(slow)}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
+
+
 def _missing(env, cache, docnames) -> dict:
     """The pages whose outputs are not cached, those named in `slow_chapters` first."""
     notebooks = {name: _notebook(env, name) for name in docnames}
-    slow = {name: place for place, name in enumerate(env.config.slow_chapters)}
     return {
         name: notebooks[name]
-        for name in sorted(notebooks, key=lambda name: (slow.get(name, len(slow)), name))
+        for name in slowest_first(notebooks, env.config.slow_chapters)
         if notebooks[name] is not None and not _is_cached(cache, notebooks[name])
     }
 

@@ -15,6 +15,12 @@ from docutils import nodes
 
 ADDRESS = "BOOK_BASEURL"
 
+
+def _signature_lines(match: re.Match) -> str:
+    lines = match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
+
+
 _MENDS = (
     # A list's children must be list items: bibliography entries call themselves doc-biblioentry.
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
@@ -32,18 +38,12 @@ _MENDS = (
     ),
     # Row and column headers of DataFrames say which they are.
     (re.compile(r"(<tr>\s*)<th>"), r'\1<th scope="row">'),
+    # Sphinx sets long signatures as lists of definitions without a term.
+    (re.compile(r'<dl>\s*(<dd><em class="sig-param">.*?)</dl>', re.DOTALL), _signature_lines),
 )
 
-
-# Sphinx sets long signatures as lists of definitions without a term.
-_SIGNATURE = re.compile(r'<dl>\s*(<dd><em class="sig-param">.*?)</dl>', re.DOTALL)
 # The theme gives the button that opens a part of the table of contents no name.
 _UNNAMED_PART = re.compile(r'(>([^<]+)</a><details[^>]*><summary)(?=><span class="toctree-toggle")')
-
-
-def _signature_lines(match) -> str:
-    lines = match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
-    return f'<span class="sig-lines">{lines}</span>'
 
 
 def _is_thebe(script) -> bool:
@@ -61,7 +61,6 @@ def _mend_page(app, pagename, templatename, context, doctree):
     if "body" in context:
         for pattern, replacement in _MENDS:
             context["body"] = pattern.sub(replacement, context["body"])
-        context["body"] = _SIGNATURE.sub(_signature_lines, context["body"])
 
 
 def _drop_thebe_nodes(app, doctree, docname):

@@ -76,7 +76,6 @@ function points(root) {
   canvas.addEventListener("click", (event) => { if (marks.includes(event.target)) choose(event.target); });
   root.addEventListener("keydown", (event) => {
     const at = marks.indexOf(document.activeElement);
-    if (event.key === "Escape") choose(null);
     if (at < 0) return;
     let next = steps[event.key] && (at + steps[event.key] + marks.length) % marks.length;
     if (event.key === "Home") next = 0;

@@ -1,19 +1,12 @@
 """One browser for all tests, one visit to each page, and a summary at the end."""
 
-import os
-from pathlib import Path
-
 import browsing
 import pytest
 from playwright.sync_api import sync_playwright
-from site_checks import Site
+from site_checks import Site, built_site
 
-HTML = Path(os.environ.get("SITE") or Path(__file__).resolve().parents[2] / "_build" / "html")
+HTML = built_site()
 VISITS: dict[str, browsing.Visit] = {}
-
-# No silent skip: a missing or unfinished site is a failure.
-if not (HTML / "index.html").is_file() or (HTML.parent / "unfinished").exists():
-    raise pytest.UsageError(f"no finished site in {HTML}. Run `make book` first.")
 SITE = Site(HTML)
 PAGES = [page for page in SITE.pages.values() if not page.redirect]
 

@@ -1,13 +1,10 @@
 """Every page of the site, on a phone and on a desk, in light and in dark."""
 
 import pytest
+from site_checks import listed
 
 LARGEST_PAGE = 450_000
 LARGEST_PAGE_WITH_FIGURES = 1_200_000
-
-
-def listed(faults):
-    return "\n".join(["", *(f"  - {fault}" for fault in faults)])
 
 
 def test_page_loads_without_errors(visit):

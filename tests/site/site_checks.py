@@ -5,6 +5,7 @@ written by hand, to show that each check catches its fault.
 """
 
 import base64
+import os
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import pytest
 import yaml
 from bs4 import BeautifulSoup, Tag
 
@@ -52,6 +54,26 @@ FOOTER = {
     "seeds": r"^(No seeds|Seeds? .+)$",
     "versions": r"^torch \d.*, Python \d",
 }
+
+
+def built_site() -> Path:
+    """The folder of the built site: SITE, else `_build/html`.
+
+    Raises:
+        pytest.UsageError: it is missing; tests must not skip then. One whose build did not finish
+            is not in this place.
+    """
+    html = Path(os.environ.get("SITE") or Path(__file__).resolve().parents[2] / "_build" / "html")
+    if not (html / "index.html").is_file():
+        raise pytest.UsageError(
+            f"no built site: {html / 'index.html'} is missing. Run `make book`."
+        )
+    return html
+
+
+def listed(faults: list[str]) -> str:
+    """Faults as a list, a line each, for the message of a failed test."""
+    return "\n".join(["", *(f"  - {fault}" for fault in faults)])
 
 
 @dataclass(frozen=True, eq=False)

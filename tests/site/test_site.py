@@ -1,26 +1,16 @@
 """The built site in `_build/html` holds what it promises, page by page."""
 
-import os
 from pathlib import Path
 
 import pytest
 import site_checks
-from site_checks import Page, Site
+from site_checks import Page, Site, built_site, listed
 
 ROOT = Path(__file__).resolve().parents[2]
-HTML = Path(os.environ.get("SITE") or ROOT / "_build" / "html")
-
-# No silent skip: a missing site is a failure. One whose build did not finish is not in this place.
-if not (HTML / "index.html").is_file():
-    raise pytest.UsageError(f"no built site: {HTML / 'index.html'} is missing. Run `make book`.")
-
+HTML = built_site()
 SITE = Site(HTML)
 PAGES = list(SITE.pages.values())
 STYLE_SHEETS = sorted(HTML.rglob("*.css"))
-
-
-def listed(faults: list[str]) -> str:
-    return "\n".join(["", *(f"  - {fault}" for fault in faults)])
 
 
 @pytest.mark.parametrize("check", site_checks.PAGE_CHECKS, ids=lambda check: check.__name__)
