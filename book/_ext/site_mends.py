@@ -6,8 +6,10 @@ the others.
 
 from __future__ import annotations
 
+import html
 import os
 import re
+import textwrap
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -46,18 +48,46 @@ def _signature_lines(match) -> str:
     return f'<span class="sig-lines">{lines}</span>'
 
 
+# The system's theme shows until the theme's script has run: "auto" has no colours.
+_AUTO = 'localStorage.getItem("theme") || "auto"'
+_SYSTEMS = '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
+
+
+def _defer(scripts) -> None:
+    """Let a page show before its scripts run, but for the settings that inline scripts add to."""
+    for script in scripts:
+        name = str(getattr(script, "filename", None) or "")
+        if name and not name.endswith("documentation_options.js"):
+            script.attributes.setdefault("defer", "defer")
+
+
+def _description(doctree) -> str:
+    """The start of a page's first paragraph, for search engines."""
+    paragraphs = doctree.findall(nodes.paragraph) if doctree else ()
+    texts = (paragraph.astext() for paragraph in paragraphs)
+    first = next((text for text in texts if not text.startswith("You need:")), "")
+    return textwrap.shorten(first, 160, placeholder=" …")
+
+
 def _is_thebe(script) -> bool:
     text = f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', '')}"
     return "thebe" in text
 
 
 def _mend_page(app, pagename, templatename, context, doctree):
-    """Drop thebe's files, which fail without a kernel server, and mend the page's body."""
+    """Mend the page's head and body; thebe's files go, which fail without a kernel server."""
     # The heading of the printed copy is empty on pages without a document, such as 404.
     context["pagetitle"] = context.get("pagetitle") or context.get("title", "")
     for name in ("script_files", "css_files"):
         if name in context:
             context[name] = [entry for entry in context[name] if not _is_thebe(entry)]
+    if pagename != "search":  # whose own scripts need them at once
+        _defer(context.get("script_files", []))
+    title = context["pagetitle"] or pagename.capitalize()  # "search" has none
+    about = html.escape(_description(doctree) or f"{title}: {app.config.html_title}")
+    context["metatags"] = (
+        f'{context.get("metatags") or ""}<meta name="description" content="{about}"/>'
+    )
     if "body" in context:
         for pattern, replacement in _MENDS:
             context["body"] = pattern.sub(replacement, context["body"])
@@ -86,6 +116,7 @@ def _mend_files(app, exception):
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
             mended = text.replace('data-theme="auto"', 'data-theme="light"', 1)
+            mended = mended.replace(_AUTO, _AUTO.replace('"auto"', _SYSTEMS), 1)
             mended = _UNNAMED_PART.sub(r'\1 aria-label="Pages of: \2"', mended)
             if mended != text:
                 page.write_text(mended, encoding="utf-8")

@@ -99,7 +99,7 @@ def _lighten(app, exception):
 
 
 def _load_parts_of_mathjax(app, config):
-    config.mathjax_path = "mathjax/startup.js"
+    config.mathjax_path = "mathematics.js"  # which fetches MathJax
     config.mathjax3_config = {"loader": {"load": MATHJAX_PARTS}}
 
 

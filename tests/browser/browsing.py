@@ -21,7 +21,7 @@ PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 
 READY = """async () => {
-    await window.MathJax?.startup.promise;
+    await window.mathematicsReady;
     await document.fonts.ready;
 }"""
 # Pictures are lazy: fetch those that a reader who scrolls to the end would see.
