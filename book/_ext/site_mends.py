@@ -52,13 +52,8 @@ def _signature_lines(match) -> str:
 _AUTO = 'localStorage.getItem("theme") || "auto"'
 _SYSTEMS = '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
 
-
-def _defer(scripts) -> None:
-    """Let a page show before its scripts run, but for the settings that inline scripts add to."""
-    for script in scripts:
-        name = str(getattr(script, "filename", None) or "")
-        if name and not name.endswith("documentation_options.js"):
-            script.attributes.setdefault("defer", "defer")
+# Scripts can wait until the page shows, but for the settings that inline scripts add to.
+_AT_ONCE = re.compile(r"<script(?=[^>]* src=)(?![^>]*(?: defer|documentation_options\.js))")
 
 
 def _description(doctree) -> str:
@@ -81,8 +76,6 @@ def _mend_page(app, pagename, templatename, context, doctree):
     for name in ("script_files", "css_files"):
         if name in context:
             context[name] = [entry for entry in context[name] if not _is_thebe(entry)]
-    if pagename != "search":  # whose own scripts need them at once
-        _defer(context.get("script_files", []))
     title = context["pagetitle"] or pagename.capitalize()  # "search" has none
     about = html.escape(_description(doctree) or f"{title}: {app.config.html_title}")
     context["metatags"] = (
@@ -117,6 +110,7 @@ def _mend_files(app, exception):
             text = page.read_text(encoding="utf-8")
             mended = text.replace('data-theme="auto"', 'data-theme="light"', 1)
             mended = mended.replace(_AUTO, _AUTO.replace('"auto"', _SYSTEMS), 1)
+            mended = _AT_ONCE.sub("<script defer", mended)
             mended = _UNNAMED_PART.sub(r'\1 aria-label="Pages of: \2"', mended)
             if mended != text:
                 page.write_text(mended, encoding="utf-8")

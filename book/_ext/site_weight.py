@@ -6,6 +6,7 @@ MathJax one file for all its parts. What no page can ask for is left out of the 
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def lighten_mathjax(mathjax: Path) -> None:
 
 def _lighten(app, exception):
     if exception is None and app.builder.format == "html":
+        logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports each table
         site = Path(app.outdir)
         for pattern in UNUSED:
             for file in site.glob(pattern):

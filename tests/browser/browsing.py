@@ -127,11 +127,15 @@ def watched(context: BrowserContext, site: str):
         if message.type in ("error", "warning"):
             seen.faults.append(f"console {message.type}: {message.text}")
 
+    def note_failure(request):
+        if request.failure != "net::ERR_ABORTED":  # the page or its reader went on to another
+            seen.faults.append(f"failed request ({request.failure}): {request.url}")
+
     page.route(lambda url: not url.startswith("data:"), only_this_site)
     page.on("response", note_response)
     page.on("console", note_message)
     page.on("pageerror", lambda error: seen.faults.append(f"script error: {error}"))
-    page.on("requestfailed", lambda request: seen.faults.append(f"failed request: {request.url}"))
+    page.on("requestfailed", note_failure)
     try:
         yield seen
     finally:
@@ -164,7 +168,9 @@ def contexts(browser: Browser) -> list[BrowserContext]:
 
 
 def _start_axe(page: Page, options: str) -> None:
-    page.evaluate(f"() => {{ window.found = axe.run(document, {options}); }}")
+    """Begin, and return at once, so that pages can work at the same time."""
+    run = f"setTimeout(() => done(axe.run(document, {options})))"
+    page.evaluate(f"() => {{ window.found = new Promise(done => {run}); }}")
 
 
 def _violations(page: Page, rules: set[str]) -> list[str]:

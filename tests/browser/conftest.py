@@ -68,8 +68,8 @@ def phone(site, _browser):
     context.set_default_timeout(10_000)
     with browsing.watched(context, site) as seen:
         yield seen.page
+        assert not seen.faults + seen.foreign
     context.close()
-    assert not seen.faults + seen.foreign
 
 
 def pytest_terminal_summary(terminalreporter):
