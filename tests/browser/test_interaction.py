@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -16,6 +17,7 @@ OPEN_ON_PAPER = """() => addEventListener("beforeprint", () => {
     window.printed = [...document.querySelectorAll(".solution.dropdown")]
         .map(solution => solution.querySelector("section").checkVisibility());
 })"""
+NOTEBOOK = "a[href$='.ipynb']"
 FRAMES, PAGES, POINTS = (f'.touch[data-touch="{kind}"]' for kind in ("frames", "pages", "points"))
 
 
@@ -165,3 +167,17 @@ def test_hidden_solutions_open_on_paper_and_by_keyboard(phone, site, name):
         assert not content.is_visible()
         solution.locator("button.toggle-button").first.press("Enter")
         assert content.is_visible()
+
+
+def test_every_chapter_has_a_notebook():
+    assert len(pages_with(NOTEBOOK)) >= 9
+
+
+@pytest.mark.parametrize("name", pages_with(NOTEBOOK))
+def test_notebooks_download(phone, site, name):
+    for link in opened(phone, site, name, NOTEBOOK):
+        with phone.expect_download() as waiting:
+            link.press("Enter")
+        notebook = json.loads(waiting.value.path().read_text("utf-8"))
+        assert notebook["nbformat"] == 4
+        assert any(cell["cell_type"] == "code" for cell in notebook["cells"])
