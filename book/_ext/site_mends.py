@@ -56,12 +56,15 @@ _SYSTEMS = '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "ligh
 _AT_ONCE = re.compile(r"<script(?=[^>]* src=)(?![^>]*(?: defer|documentation_options\.js))")
 
 
-def _description(doctree) -> str:
-    """The start of a page's first paragraph, for search engines."""
+def _describe(app, pagename, templatename, context, doctree):
+    """Give search engines the start of a page's first paragraph, or the page's title."""
     paragraphs = doctree.findall(nodes.paragraph) if doctree else ()
     texts = (paragraph.astext() for paragraph in paragraphs)
+    title = context.get("title") or pagename.capitalize()  # the search page has none
     first = next((text for text in texts if not text.startswith("You need:")), "")
-    return textwrap.shorten(first, 160, placeholder=" …")
+    about = textwrap.shorten(first or f"{title}: {app.config.html_title}", 160, placeholder=" …")
+    tag = f'<meta name="description" content="{html.escape(about)}"/>'
+    context["metatags"] = (context.get("metatags") or "") + tag
 
 
 def _is_thebe(script) -> bool:
@@ -70,17 +73,12 @@ def _is_thebe(script) -> bool:
 
 
 def _mend_page(app, pagename, templatename, context, doctree):
-    """Mend the page's head and body; thebe's files go, which fail without a kernel server."""
+    """Drop thebe's files, which fail without a kernel server, and mend the page's body."""
     # The heading of the printed copy is empty on pages without a document, such as 404.
     context["pagetitle"] = context.get("pagetitle") or context.get("title", "")
     for name in ("script_files", "css_files"):
         if name in context:
             context[name] = [entry for entry in context[name] if not _is_thebe(entry)]
-    title = context["pagetitle"] or pagename.capitalize()  # "search" has none
-    about = html.escape(_description(doctree) or f"{title}: {app.config.html_title}")
-    context["metatags"] = (
-        f'{context.get("metatags") or ""}<meta name="description" content="{about}"/>'
-    )
     if "body" in context:
         for pattern, replacement in _MENDS:
             context["body"] = pattern.sub(replacement, context["body"])
@@ -120,5 +118,6 @@ def setup(app):
     app.connect("build-finished", _mend_files)
     app.connect("config-inited", _place_site)
     app.connect("doctree-resolved", _drop_thebe_nodes, priority=900)
+    app.connect("html-page-context", _describe)
     app.connect("html-page-context", _mend_page, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
