@@ -60,7 +60,7 @@ def _describe(app, pagename, templatename, context, doctree):
     """Give search engines the start of a page's first paragraph, or the page's title."""
     paragraphs = doctree.findall(nodes.paragraph) if doctree else ()
     texts = (paragraph.astext() for paragraph in paragraphs)
-    title = context.get("title") or pagename.capitalize()  # the search page has none
+    title = context.get("pagetitle") or context.get("title") or pagename.capitalize()
     first = next((text for text in texts if not text.startswith("You need:")), "")
     about = textwrap.shorten(first or f"{title}: {app.config.html_title}", 160, placeholder=" …")
     tag = f'<meta name="description" content="{html.escape(about)}"/>'
@@ -118,6 +118,6 @@ def setup(app):
     app.connect("build-finished", _mend_files)
     app.connect("config-inited", _place_site)
     app.connect("doctree-resolved", _drop_thebe_nodes, priority=900)
-    app.connect("html-page-context", _describe)
+    app.connect("html-page-context", _describe, priority=900)
     app.connect("html-page-context", _mend_page, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
