@@ -1,7 +1,7 @@
 # `make book` and `make test` do all their own set-up. `make help` lists the rest.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup book chapter test check-site check-notebooks check-links lint format bench language-model serve clean distclean
+.PHONY: help setup book chapter test check-site check-browser check-notebooks check-links lighthouse lint format bench language-model serve clean distclean
 
 VENV ?= .venv
 PYTHON ?=
@@ -39,10 +39,13 @@ check-site: setup ## Run the checks on the built site
 check-browser: setup ## Check the built site in headless Chromium: sliders, accessibility, sizes
 	@$(RUN) -m pytest tests/browser
 
+lighthouse: setup ## Score a chapter with Lighthouse on a slow phone (needs node and a network)
+	@$(RUN) tools/lighthouse.py $(NAME)
+
 check-links: setup ## Check the book's links to other sites (needs a network)
 	@$(RUN) tools/check_links.py
 
-check-notebooks: setup ## Run the published notebooks outside the repository: the book's results?
+check-notebooks: setup ## Run the published notebooks outside the repository and compare them
 	@$(RUN) tools/run_notebooks.py $(NAME)
 
 lint: setup ## Check code, chapters, types, spelling and workflows

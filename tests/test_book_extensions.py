@@ -68,6 +68,18 @@ def test_the_digest_leaves_out(extension, project, path):
     assert digest(project) == before
 
 
+@pytest.mark.parametrize(
+    "path", ["book/_static/saebook.css", "book/_templates/layout.html", "book/_ext/new.py"]
+)
+def test_a_change_of_style_template_or_extension_makes_all_pages_anew(extension, project, path):
+    digests = extension("execution_cache")
+    before = digests.site_digest(project), digests.inputs_digest(project)
+    (project / path).parent.mkdir(parents=True, exist_ok=True)
+    (project / path).write_text("changed")
+    assert digests.site_digest(project) != before[0]
+    assert digests.inputs_digest(project) == before[1]  # and executes nothing
+
+
 def test_a_renamed_module_changes_the_digest(extension, project):
     digest = extension("execution_cache").inputs_digest
     before = digest(project)
@@ -275,3 +287,55 @@ def test_files_that_no_page_names_are_removed(extension, tmp_path):
     extension("figure_files").remove_unnamed(tmp_path)
     left = {path.name for path in tmp_path.rglob("*.*")}
     assert left == {"fig-new.svg", "photo.png", "page.html"}
+
+
+@pytest.mark.parametrize(
+    ("css", "kept"),
+    [
+        (".on{a:b}.off{a:b}", ".on{a:b}"),
+        (".on,.off,p{a:b}", ".on,p{a:b}"),
+        (".on .off,.on:not(.off){a:b}", ".on:not(.off){a:b}"),
+        ("@media print{.off{a:b}p{a:b}}", "@media print{p{a:b}}"),
+        (':is(.off,.on) a[href$=".pdf"]{a:b}', ':is(.off,.on) a[href$=".pdf"]{a:b}'),
+        ("p:is(.off,.on:not(.off)),b{a:b}", "p:is(.off,.on:not(.off)),b{a:b}"),
+        (
+            "/*! MIT */ /* by example.com */p{a:b}.bs-tip-end{a:b}",
+            "/*! MIT */ p{a:b}.bs-tip-end{a:b}",
+        ),
+    ],
+)
+def test_a_style_sheet_keeps_the_rules_that_can_fit_a_page(extension, css, kept):
+    assert extension("site_weight").keep_rules(css, {"on"}) == kept
+
+
+def described(extension, doctree, **context):
+    app = SimpleNamespace(config=SimpleNamespace(html_title="A book"))
+    extension("site_mends")._describe(app, "search", "page.html", context, doctree)
+    return context["metatags"]
+
+
+def test_a_page_is_described_by_its_first_paragraph(extension):
+    page = nodes.section(
+        "", nodes.paragraph(text="You need: X."), nodes.paragraph(text='An "SAE".')
+    )
+    assert described(extension, page) == '<meta name="description" content="An &quot;SAE&quot;."/>'
+    long = nodes.section("", nodes.paragraph(text="word " * 99))
+    assert len(described(extension, long)) < 200
+    assert 'content="Search: A book"' in described(extension, None)
+    assert 'content="Index: A book"' in described(extension, None, title="Index")
+
+
+def test_scripts_wait_until_the_page_shows(extension, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<html data-theme="auto"><script>x = localStorage.getItem("theme") || "auto";</script>'
+        '<script src="documentation_options.js"></script><script id="a" src="a.js"></script>'
+        '<script defer src="b.js"></script>'
+    )
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=tmp_path)
+    extension("site_mends")._mend_files(app, None)
+    mended = page.read_text()
+    assert '<html data-theme="light">' in mended and '"auto"' not in mended
+    assert '<script src="documentation_options.js">' in mended
+    assert '<script defer id="a" src="a.js">' in mended
+    assert '<script defer src="b.js">' in mended

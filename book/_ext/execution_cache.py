@@ -19,15 +19,14 @@ from jupyter_cache import get_cache
 from jupyter_cache.cache.db import NbCacheRecord
 
 INPUTS = ("src/**/*.py", "src/saebook/data/**/*", "requirements.txt", "pyproject.toml")
+SITE_PARTS = ("book/_static/**/*", "book/_templates/**/*", "book/_ext/*.py")
 SETTINGS = ("SAEBOOK_MODEL", "SAEBOOK_TEXT")  # which model and text the chapters read
 KEPT = 5
 
 
-def inputs_digest(root: Path) -> str:
-    """Hex digest of all input files under `root`, of the settings, and of Python's version."""
-    settings = [os.environ.get(name, "") for name in SETTINGS]
-    digest = hashlib.sha256("\0".join([platform.python_version(), *settings]).encode())
-    files = sorted({path for pattern in INPUTS for path in root.glob(pattern) if path.is_file()})
+def _digest(root: Path, patterns: tuple[str, ...], *others: str) -> str:
+    digest = hashlib.sha256("\0".join(others).encode())
+    files = sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()})
     for path in files:
         if "__pycache__" in path.parts or ".egg-info" in str(path):
             continue
@@ -35,6 +34,17 @@ def inputs_digest(root: Path) -> str:
         digest.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
+
+
+def inputs_digest(root: Path) -> str:
+    """Hex digest of all input files under `root`, of the settings, and of Python's version."""
+    settings = [os.environ.get(name, "") for name in SETTINGS]
+    return _digest(root, INPUTS, platform.python_version(), *settings)
+
+
+def site_digest(root: Path) -> str:
+    """Hex digest of the files that make pages of the chapters: styles, templates, extensions."""
+    return _digest(root, SITE_PARTS)
 
 
 def prune(caches: Path, *, keep: int = KEPT) -> None:
@@ -63,6 +73,7 @@ def drop_torn(cache: Path) -> None:
 
 def _use_cache_of_inputs(app, config) -> None:
     config.execution_inputs_digest = inputs_digest(Path(app.srcdir))
+    config.site_digest = site_digest(Path(app.srcdir))  # Sphinx watches pages only
     caches = Path(app.srcdir) / "_build" / ".jupyter_cache"
     cache = caches / config.execution_inputs_digest
     cache.mkdir(parents=True, exist_ok=True)
@@ -74,5 +85,6 @@ def _use_cache_of_inputs(app, config) -> None:
 
 def setup(app):
     app.add_config_value("execution_inputs_digest", "", "env")
+    app.add_config_value("site_digest", "", "env")
     app.connect("config-inited", _use_cache_of_inputs)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

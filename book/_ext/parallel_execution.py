@@ -101,6 +101,7 @@ def _execute(app, env, docnames) -> None:
                 cwd=str(Path(env.doc2path(name)).parent),
                 timeout=app.config.nb_execution_timeout,
                 allow_errors=False,
+                extra_arguments=["--log-level=ERROR"],  # it warns of unencrypted TCP, each time
             ): name
             for name, notebook in missing.items()
         }

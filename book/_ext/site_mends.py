@@ -6,8 +6,10 @@ the others.
 
 from __future__ import annotations
 
+import html
 import os
 import re
+import textwrap
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,6 +46,24 @@ _MENDS = (
 
 # The theme gives the button that opens a part of the table of contents no name.
 _UNNAMED_PART = re.compile(r'(>([^<]+)</a><details[^>]*><summary)(?=><span class="toctree-toggle")')
+
+# The system's theme shows until the theme's script has run: "auto" has no colours.
+_AUTO = 'localStorage.getItem("theme") || "auto"'
+_SYSTEMS = '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
+
+# Scripts can wait until the page shows, but for the settings that inline scripts add to.
+_AT_ONCE = re.compile(r"<script(?=[^>]* src=)(?![^>]*(?: defer|documentation_options\.js))")
+
+
+def _describe(app, pagename, templatename, context, doctree):
+    """Give search engines the start of a page's first paragraph, or the page's title."""
+    paragraphs = doctree.findall(nodes.paragraph) if doctree else ()
+    texts = (paragraph.astext() for paragraph in paragraphs)
+    title = context.get("pagetitle") or context.get("title") or pagename.capitalize()
+    first = next((text for text in texts if not text.startswith("You need:")), "")
+    about = textwrap.shorten(first or f"{title}: {app.config.html_title}", 160, placeholder=" …")
+    tag = f'<meta name="description" content="{html.escape(about)}"/>'
+    context["metatags"] = (context.get("metatags") or "") + tag
 
 
 def _is_thebe(script) -> bool:
@@ -85,6 +105,8 @@ def _mend_files(app, exception):
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
             mended = text.replace('data-theme="auto"', 'data-theme="light"', 1)
+            mended = mended.replace(_AUTO, _AUTO.replace('"auto"', _SYSTEMS), 1)
+            mended = _AT_ONCE.sub("<script defer", mended)
             mended = _UNNAMED_PART.sub(r'\1 aria-label="Pages of: \2"', mended)
             if mended != text:
                 page.write_text(mended, encoding="utf-8")
@@ -94,5 +116,6 @@ def setup(app):
     app.connect("build-finished", _mend_files)
     app.connect("config-inited", _place_site)
     app.connect("doctree-resolved", _drop_thebe_nodes, priority=900)
+    app.connect("html-page-context", _describe, priority=900)
     app.connect("html-page-context", _mend_page, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,11 +1,12 @@
-"""Lighten the built site: pages fetch the icons, the mathematics and the search they use.
+"""Lighten the built site: pages fetch the styles, the icons and the mathematics they use.
 
-The theme brings 2,000 icons in 156 kB of fonts and 20 kB of style sheet for a dozen in use, and
-MathJax one file for all its parts. What no page can ask for is left out of the site.
+The theme brings 2,000 icons in 156 kB of fonts for a dozen in use, style sheets of which most rules
+fit no page, and MathJax in one file for all its parts. What no page can ask for is left out.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -26,7 +27,11 @@ MATHJAX_KEPT = (
 
 UNUSED = ("_static/scripts/*.map", "_static/styles/*.map", "_static/scripts/fontawesome.js*")
 
-ICON_RULE = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"[^"]*"\}')
+RULE = re.compile(r"([^{};]+)(\{[^{}]*\})")
+COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+NO_DEMAND = re.compile(r""":[\w-]+\([^()]*\)|"[^"]*"|'[^']*'""")  # :not(…), :is(…); quoted values
+CLASS = re.compile(r"\.(-?[A-Za-z_][\w-]*)")
+COMPOSED = "bs-"  # Bootstrap's script puts these names together
 # A style sheet writes an icon as "\\f002" or as the character itself.
 ICON_CODE = re.compile(r'"\\([0-9a-f]{4})"|([\ue000-\uf8ff])')
 FONT_FACE = re.compile(
@@ -34,14 +39,24 @@ FONT_FACE = re.compile(
 )
 
 
-def keep_icons(css: str, used: set[str]) -> str:
-    """The theme's style sheet with the rules of the icons in `used`, and fonts in WOFF."""
+def keep_rules(css: str, used: set[str]) -> str:
+    """A style sheet with those selectors whose classes are all among the words in `used`."""
+
+    def lives(selector: str) -> bool:
+        while (plain := NO_DEMAND.sub("", selector)) != selector:
+            selector = plain
+        names = CLASS.findall(plain)
+        return "\\" in plain or all(name in used or name.startswith(COMPOSED) for name in names)
 
     def kept(match: re.Match) -> str:
-        names = {name.removesuffix(":before").lstrip(".") for name in match[1].split(",")}
-        return match[0] if names & used else ""
+        selectors = re.split(r",(?![^()]*\))", match[1])
+        if any(one.count("(") != one.count(")") for one in selectors):  # nested: leave it
+            return match[0]
+        live = [one for one in selectors if lives(one)]
+        return ",".join(live) + match[2] if live else ""
 
-    return FONT_FACE.sub(r'url(\1\2.woff) format("woff")', ICON_RULE.sub(kept, css))
+    notices = "".join(found for found in COMMENT.findall(css) if found.startswith("/*!"))
+    return notices + RULE.sub(kept, COMMENT.sub("", css))
 
 
 def subset_font(font: Path, code_points: set[int]) -> None:
@@ -56,20 +71,19 @@ def subset_font(font: Path, code_points: set[int]) -> None:
     font.with_suffix(".woff2").unlink(missing_ok=True)
 
 
-def lighten_icons(site: Path) -> None:
-    """Leave the icons that a page or a script names."""
-    style_sheet = site / "_static" / "styles" / "pydata-sphinx-theme.css"
+def lighten_styles(site: Path) -> None:
+    """Leave the rules and the icons whose classes a page or a script names."""
     sources = [
         *site.rglob("*.html"),
         *site.glob("_static/*.js"),
         *site.glob("_static/scripts/*.js"),
     ]
-    used = {
-        name for file in sources for name in re.findall(r"\bfa-[\w-]+", file.read_text("utf-8"))
-    }
-    css = keep_icons(style_sheet.read_text("utf-8"), used)
-    style_sheet.write_text(css, "utf-8")
-    sheets = [css, *(file.read_text("utf-8") for file in site.glob("_static/**/*.css"))]
+    used = {word for file in sources for word in re.findall(r"[\w-]+", file.read_text("utf-8"))}
+    sheets = []
+    for file in site.glob("_static/**/*.css"):
+        css = keep_rules(file.read_text("utf-8"), used)
+        sheets.append(FONT_FACE.sub(r'url(\1\2.woff) format("woff")', css))
+        file.write_text(sheets[-1], "utf-8")
     code_points = {
         int(code, 16) if code else ord(character)
         for sheet in sheets
@@ -90,16 +104,17 @@ def lighten_mathjax(mathjax: Path) -> None:
 
 def _lighten(app, exception):
     if exception is None and app.builder.format == "html":
+        logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports each table
         site = Path(app.outdir)
         for pattern in UNUSED:
             for file in site.glob(pattern):
                 file.unlink()
-        lighten_icons(site)
+        lighten_styles(site)
         lighten_mathjax(site / "_static" / "mathjax")
 
 
 def _load_parts_of_mathjax(app, config):
-    config.mathjax_path = "mathjax/startup.js"
+    config.mathjax_path = "mathematics.js"  # which fetches MathJax
     config.mathjax3_config = {"loader": {"load": MATHJAX_PARTS}}
 
 

@@ -3,25 +3,21 @@
 import functools
 import gzip
 import importlib.resources
-import os
 import re
-import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Response
 
 AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
-BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 
 READY = """async () => {
-    await window.MathJax?.startup.promise;
+    await window.mathematicsReady;
     await document.fonts.ready;
 }"""
 # Pictures are lazy: fetch those that a reader who scrolls to the end would see.
@@ -51,20 +47,6 @@ THIN_CODE = """() => {
         kinds.forEach(kind => seen.add(kind));
     }
 }"""
-
-
-def chromium() -> str:
-    """The browser to run: SAEBOOK_CHROMIUM, else the first that is installed."""
-    found = os.environ.get("SAEBOOK_CHROMIUM") or next(
-        filter(None, map(shutil.which, BROWSERS)), None
-    )
-    if not found:
-        raise pytest.UsageError(
-            f"no browser: none of {', '.join(BROWSERS)} is installed. "
-            "Run `apt-get install chromium` as root, "
-            "or set SAEBOOK_CHROMIUM to the program of a Chromium or Chrome."
-        )
-    return found
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -127,11 +109,15 @@ def watched(context: BrowserContext, site: str):
         if message.type in ("error", "warning"):
             seen.faults.append(f"console {message.type}: {message.text}")
 
+    def note_failure(request):
+        if request.failure != "net::ERR_ABORTED":  # the page or its reader went on to another
+            seen.faults.append(f"failed request ({request.failure}): {request.url}")
+
     page.route(lambda url: not url.startswith("data:"), only_this_site)
     page.on("response", note_response)
     page.on("console", note_message)
     page.on("pageerror", lambda error: seen.faults.append(f"script error: {error}"))
-    page.on("requestfailed", lambda request: seen.faults.append(f"failed request: {request.url}"))
+    page.on("requestfailed", note_failure)
     try:
         yield seen
     finally:
@@ -164,7 +150,9 @@ def contexts(browser: Browser) -> list[BrowserContext]:
 
 
 def _start_axe(page: Page, options: str) -> None:
-    page.evaluate(f"() => {{ window.found = axe.run(document, {options}); }}")
+    """Begin, and return at once, so that pages can work at the same time."""
+    run = f"setTimeout(() => done(axe.run(document, {options})))"
+    page.evaluate(f"() => {{ window.found = new Promise(done => {run}); }}")
 
 
 def _violations(page: Page, rules: set[str]) -> list[str]:

@@ -5,6 +5,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 from site_checks import Site, built_site
 
+from browser import find_browser
+
 HTML = built_site()
 VISITS: dict[str, browsing.Visit] = {}
 SITE = Site(HTML)
@@ -27,7 +29,7 @@ def site():
 def _browser():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=browsing.chromium(), args=["--no-sandbox", "--disable-gpu"]
+            executable_path=find_browser(), args=["--no-sandbox", "--disable-gpu"]
         )
         yield browser
         browser.close()
@@ -61,8 +63,8 @@ def phone(site, _browser):
     context.set_default_timeout(10_000)
     with browsing.watched(context, site) as seen:
         yield seen.page
+        assert not seen.faults + seen.foreign
     context.close()
-    assert not seen.faults + seen.foreign
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,7 +1,8 @@
-"""What readers do: move sliders, point, change the theme, search, and read without scripts."""
+"""What readers do: move sliders, point, change the theme, search, print, go without scripts."""
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -12,105 +13,171 @@ def pages_with(selector):
     return [page.name for page in SITE.pages.values() if page.soup.select_one(selector)]
 
 
-WITH_FRAMES = pages_with('.touch[data-touch="frames"]')
-WITH_PAGES = pages_with('.touch[data-touch="pages"]')
-WITH_POINTS = pages_with('.touch[data-touch="points"]')
+OPEN_ON_PAPER = """() => addEventListener("beforeprint", () => {
+    window.printed = [...document.querySelectorAll(".solution.dropdown")]
+        .map(solution => solution.querySelector("section").checkVisibility());
+})"""
+NOTEBOOK = "a[href$='.ipynb']"
+FRAMES, PAGES, POINTS = (f'.touch[data-touch="{kind}"]' for kind in ("frames", "pages", "points"))
 
 
 def test_the_book_has_six_figures_to_touch():
     assert sum(len(page.soup.select(".touch")) for page in SITE.pages.values()) >= 6
-    assert WITH_FRAMES and WITH_PAGES and WITH_POINTS
+    assert pages_with(FRAMES) and pages_with(PAGES) and pages_with(POINTS)
 
 
 def opened(page, site, name, selector):
-    """The page's first element of this kind, in view."""
+    """The elements of this kind on a page."""
     page.goto(site + name)
-    found = page.locator(selector).first
-    found.scroll_into_view_if_needed()
-    return found
+    return page.locator(selector).all()
 
 
-@pytest.mark.parametrize("name", WITH_FRAMES)
-def test_a_slider_changes_the_picture_by_keyboard_and_by_pointer(phone, site, name):
-    figure = opened(phone, site, name, '.touch[data-touch="frames"]')
-    slider, image = figure.locator("input[type=range]"), figure.locator("img.only-light")
-    frames = [item.get_attribute("data-light") for item in figure.locator("ul > li").all()]
-    slider.focus()
-    slider.press("Home")
-    assert image.get_attribute("src") == frames[0]
-    slider.press("ArrowRight")
-    assert image.get_attribute("src") == frames[1]
-    assert figure.locator("output").inner_text() == slider.get_attribute("aria-valuetext")
+def drag(page, slider, start, end):
+    """Drag a slider's thumb with the mouse, from one share of its length to another."""
+    slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
-    phone.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
-    assert image.get_attribute("src") == frames[-1]
-    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    left, top, width = box["x"] + 8, box["y"] + box["height"] / 2, box["width"] - 16
+    page.mouse.move(left + start * width, top)
+    page.mouse.down()
+    page.mouse.move(left + end * width, top, steps=5)
+    page.mouse.up()
 
 
-@pytest.mark.parametrize("name", WITH_PAGES)
-def test_a_slider_changes_the_page(phone, site, name):
-    figure = opened(phone, site, name, '.touch[data-touch="pages"]')
-    shown = figure.locator(".touch-page:not([hidden])")
-    before = shown.inner_text()
-    figure.locator("input[type=range]").press("End")
-    assert shown.count() == 1
-    assert shown.inner_text() != before
+def moves(page, slider):
+    """Move a slider by keyboard and by mouse; gives the index where it should stand each time."""
+    labels = slider.get_attribute("data-labels").split("\n")
+    last = len(labels) - 1
+    slider.focus()
+    for key, index in {"Home": 0, "ArrowRight": 1, "End": last}.items():
+        page.keyboard.press(key)
+        yield index, labels[index]
+    drag(page, slider, 1, 0)
+    yield 0, labels[0]
+    drag(page, slider, 0, 1)
+    yield last, labels[last]
 
 
-@pytest.mark.parametrize("name", WITH_POINTS)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", pages_with(FRAMES))
+def test_a_slider_moves_the_picture(phone, site, name, theme):
+    phone.emulate_media(color_scheme=theme)
+    for figure in opened(phone, site, name, FRAMES):
+        image = figure.locator("img.themed:visible")
+        drawings = [item.get_attribute(f"data-{theme}") for item in figure.locator("ul > li").all()]
+        assert len(set(drawings)) == len(drawings)
+        slider = figure.locator("input[type=range]")
+        for index, label in moves(phone, slider):
+            assert image.get_attribute("src") == drawings[index]
+            assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+            assert figure.locator("output").inner_text() == label
+            assert slider.get_attribute("aria-valuetext") == label
+
+
+@pytest.mark.parametrize("name", pages_with(PAGES))
+def test_a_slider_changes_the_text(phone, site, name):
+    for figure in opened(phone, site, name, PAGES):
+        texts = figure.locator(".touch-page")
+        for index, label in moves(phone, figure.locator("input[type=range]")):
+            shown = [place for place, text in enumerate(texts.all()) if text.is_visible()]
+            assert shown == [index]
+            assert figure.locator("output").inner_text() == label
+
+
+@pytest.mark.parametrize("name", pages_with(POINTS))
 def test_points_tell_what_they_are_by_pointer_and_keyboard(phone, site, name):
-    figure = opened(phone, site, name, '.touch[data-touch="points"]')
-    points, note = figure.locator(".touch-point"), figure.locator(".touch-note")
-    points.first.focus()
-    assert note.inner_text() == points.first.get_attribute("aria-label")
-    points.first.press("ArrowRight")
-    assert note.inner_text() == points.nth(1).get_attribute("aria-label")
-    points.nth(1).press("Escape")
-    assert note.inner_text() == note.get_attribute("data-start")
-    points.last.hover(force=True)  # the canvas below takes the pointer, for the nearest point
-    assert note.inner_text() in [point.get_attribute("aria-label") for point in points.all()]
+    for figure in opened(phone, site, name, POINTS):
+        points, note = figure.locator(".touch-point"), figure.locator(".touch-note")
+        texts = [point.get_attribute("aria-label") for point in points.all()]
+        points.first.focus()
+        assert note.inner_text() == texts[0]
+        phone.keyboard.press("ArrowRight")
+        assert note.inner_text() == texts[1]
+        phone.keyboard.press("Escape")
+        assert note.inner_text() == note.get_attribute("data-start")
+        places = [point.get_attribute("style") for point in points.all()]
+        for index in range(0, len(places), max(1, len(places) // 5)):
+            point, place = points.nth(index), places[index]
+            point.scroll_into_view_if_needed()
+            box = point.bounding_box()
+            phone.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            there = [text for text, other in zip(texts, places, strict=True) if other == place]
+            assert note.inner_text() in there
 
 
-@pytest.mark.parametrize("name", WITH_FRAMES + WITH_PAGES + WITH_POINTS)
+@pytest.mark.parametrize("name", pages_with(".touch"))
 def test_without_scripts_the_start_of_a_figure_shows_and_no_controls(bare, site, name):
-    figure = opened(bare, site, name, ".touch")
-    start = figure.locator("img.only-light, .touch-page:not([hidden])").first
-    assert start.is_visible()
-    assert not any(control.is_visible() for control in figure.locator("input, button").all())
+    for figure in opened(bare, site, name, ".touch"):
+        assert figure.locator("img.themed:visible, .touch-page:visible").count() == 1
+        assert figure.locator("input:visible, button:visible").count() == 0
 
 
-def test_the_dark_theme_switches_the_figures(phone, site):
+def test_the_button_for_the_theme_switches_the_figures(phone, site):
     phone.goto(site + "book/true_l0.html")
-    light, dark = (phone.locator(f"main img.only-{theme}").first for theme in ("light", "dark"))
-    assert light.is_visible() and not dark.is_visible()
-    button = phone.locator(".theme-switch-button:visible").first
+
+    def shown():
+        return {
+            theme
+            for theme in ("light", "dark")
+            for image in phone.locator(f"main img.only-{theme}").all()
+            if image.is_visible()
+        }
+
+    assert shown() == {"light"}
     for _ in range(3):  # the button goes through light, dark and the system's
-        if not dark.is_visible():
-            button.click()
-    assert dark.is_visible() and not light.is_visible()
+        phone.locator(".theme-switch-button:visible").first.click()
+        if shown() != {"light"}:
+            break
+    assert shown() == {"dark"}
+    phone.reload()
+    assert shown() == {"dark"}
 
 
 def test_search_finds_a_term_of_the_glossary(phone, site):
-    phone.goto(site + "search.html?q=absorption")
-    found = phone.locator("#search-results a[href*='glossary']").first
-    found.wait_for()
-    assert "lossary" in found.inner_text()
+    phone.goto(site + "book/intro.html")
+    phone.keyboard.press("Control+k")
+    phone.locator("dialog input[type=search]").fill("absorption")
+    phone.keyboard.press("Enter")
+    phone.wait_for_url("**/search.html?q=absorption*")
+    found = phone.locator("#search-results a[href*='book/glossary.html']").first
+    found.click()
+    phone.locator("main dt:visible", has_text="absorption").first.wait_for()
 
 
 @pytest.mark.parametrize("name", pages_with("a[download][href$='.csv']"))
 def test_the_data_of_the_figures_are_tables(phone, site, name):
-    phone.goto(site + name)
-    for link in phone.locator("a[download][href$='.csv']").all():
+    links = opened(phone, site, name, "a[download][href$='.csv']")
+    with phone.expect_download() as waiting:
+        links[0].press("Enter")
+    assert waiting.value.suggested_filename == links[0].get_attribute("download")
+    for link in links:
         reply = phone.request.get(link.evaluate("link => link.href"))
         rows = list(csv.reader(io.StringIO(reply.text())))
         assert reply.ok and len(rows) > 1
         assert {len(row) for row in rows} == {len(rows[0])}
 
 
-def test_a_hidden_solution_opens_by_keyboard(phone, site):
-    phone.goto(site + "book/true_l0.html")
-    solution = phone.locator(".solution.dropdown").first
-    content = solution.locator("section")
-    assert not content.is_visible()
-    solution.locator("button.toggle-button").press("Enter")
-    assert content.is_visible()
+@pytest.mark.parametrize("name", pages_with(".solution.dropdown"))
+def test_hidden_solutions_open_on_paper_and_by_keyboard(phone, site, name):
+    solutions = opened(phone, site, name, ".solution.dropdown")
+    phone.evaluate(OPEN_ON_PAPER)
+    phone.pdf()
+    assert phone.evaluate("() => window.printed") == [True] * len(solutions)
+    for solution in solutions:
+        content = solution.locator("section").first
+        assert not content.is_visible()
+        solution.locator("button.toggle-button").first.press("Enter")
+        assert content.is_visible()
+
+
+def test_every_chapter_has_a_notebook():
+    assert len(pages_with(NOTEBOOK)) >= 9
+
+
+@pytest.mark.parametrize("name", pages_with(NOTEBOOK))
+def test_notebooks_download(phone, site, name):
+    for link in opened(phone, site, name, NOTEBOOK):
+        with phone.expect_download() as waiting:
+            link.press("Enter")
+        notebook = json.loads(waiting.value.path().read_text("utf-8"))
+        assert notebook["nbformat"] == 4
+        assert any(cell["cell_type"] == "code" for cell in notebook["cells"])
