@@ -27,6 +27,8 @@ MATHJAX_KEPT = (
 
 UNUSED = ("_static/scripts/*.map", "_static/styles/*.map", "_static/scripts/fontawesome.js*")
 
+LARGE_SHEETS = ("_static/styles/*.css", "_static/sphinx-design.min.css")
+
 RULE = re.compile(r"([^{};]+)(\{[^{}]*\})")
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 NO_DEMAND = re.compile(r""":[\w-]+\([^()]*\)|"[^"]*"|'[^']*'""")  # :not(…), :is(…); quoted values
@@ -79,11 +81,11 @@ def lighten_styles(site: Path) -> None:
         *site.glob("_static/scripts/*.js"),
     ]
     used = {word for file in sources for word in re.findall(r"[\w-]+", file.read_text("utf-8"))}
-    sheets = []
-    for file in site.glob("_static/**/*.css"):
-        css = keep_rules(file.read_text("utf-8"), used)
-        sheets.append(FONT_FACE.sub(r'url(\1\2.woff) format("woff")', css))
-        file.write_text(sheets[-1], "utf-8")
+    for pattern in LARGE_SHEETS:
+        for file in site.glob(pattern):
+            css = keep_rules(file.read_text("utf-8"), used)
+            file.write_text(FONT_FACE.sub(r'url(\1\2.woff) format("woff")', css), "utf-8")
+    sheets = [file.read_text("utf-8") for file in site.glob("_static/**/*.css")]
     code_points = {
         int(code, 16) if code else ord(character)
         for sheet in sheets
