@@ -123,6 +123,19 @@ def test_seeds_that_meet_the_target_are_not_trained_again():
     assert loose.coefficients[0] == loose.coefficients[1]
 
 
+def test_rounds_with_fewer_saes_than_shards_are_trained_too(matched, monkeypatch):
+    asked = []
+
+    def train(cfgs, *args, n_shards, **training):
+        asked.append((len(cfgs), n_shards))
+        return train_ensemble(cfgs, *args, **training)
+
+    monkeypatch.setattr("saebook.matched_l0.train_ensemble", train)
+    assert match(n_shards=3).coefficients == matched.coefficients
+    assert asked[:2] == [(4, 3), (2, 2)]
+    assert all(n_shards == min(3, n_saes) for n_saes, n_shards in asked)
+
+
 def test_an_l0_outside_the_bracket_is_an_error():
     with pytest.raises(ValueError, match=r"target_l0 must be an L0 that bracket reaches, got 7"):
         match(target_l0=7, n_grid=2)
@@ -138,6 +151,7 @@ def test_seeds_that_miss_after_the_last_round_are_an_error():
     [
         ({"target_l0": 0}, "target_l0 must be in"),
         ({"tolerance": 0}, "tolerance must be in"),
+        ({"n_shards": 0}, "n_shards must be at least 1, got 0"),
         ({"tolerance": math.nan}, "tolerance must be in"),
         ({"bracket": (1.0, 0.1)}, "bracket must rise"),
         ({"bracket": (0.0, 0.1)}, "bracket must be in"),

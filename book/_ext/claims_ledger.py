@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import myst_nb.core.render as myst_nb_render
@@ -26,6 +27,7 @@ from sphinx.util.nodes import make_refnode
 MIME = "application/vnd.saebook.claim+json"
 HEADERS = ("Claim", "Found", "Published", "Source", "Verdict")
 CITATION_KEY = re.compile(r"[a-z]+\d{4}[a-z]*")
+BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "references.bib"
 LOGGER = logging.getLogger(__name__)
 
 
@@ -77,13 +79,20 @@ def _published(claim: dict, docname: str) -> list[nodes.Node]:
 
 def source_node(source: str, docname: str) -> nodes.Node:
     """A reference to the bibliography when `source` looks like a citation key, else its text."""
-    if not CITATION_KEY.fullmatch(source):
+    if not (CITATION_KEY.fullmatch(source) or source in _keys_without_year()):
         return nodes.Text(source)
     xref = addnodes.pending_xref(
         "", refdomain="cite", reftype="t", reftarget=source, refdoc=docname, refwarn=True
     )
     xref += nodes.inline("", source)
     return xref
+
+
+@cache
+def _keys_without_year() -> frozenset[str]:
+    """The keys of the bibliography that do not look like one, such as those of undated sources."""
+    keys = re.findall(r"^@\w+\{([^,\s]+),", BIBLIOGRAPHY.read_text(encoding="utf-8"), re.MULTILINE)
+    return frozenset(key for key in keys if not CITATION_KEY.fullmatch(key))
 
 
 class ClaimsLedger(SphinxDirective):

@@ -60,6 +60,7 @@ def train_at_l0(
     n_grid: int = 4,
     max_rounds: int = 4,
     n_samples: int = 20_000,
+    n_shards: int = 1,
     **training: Any,
 ) -> MatchedSAEs:
     """Train one SAE per seed, each with the coefficient that gives it the target L0.
@@ -83,6 +84,7 @@ def train_at_l0(
         n_grid: number of coefficients on the grid.
         max_rounds: how often the seeds may be trained after the grid.
         n_samples: inputs that the L0 is measured on.
+        n_shards: as in `train_ensemble`; a round with fewer SAEs has a shard for each.
         training: further keywords of `train_ensemble`: steps, batch_size, lr, ….
 
     Raises:
@@ -96,6 +98,7 @@ def train_at_l0(
     check_int_at_least("n_grid", n_grid, 2)
     check_positive_int("max_rounds", max_rounds)
     check_positive_int("n_samples", n_samples)
+    check_positive_int("n_shards", n_shards)
     start = check_generator("generator", generator).get_state()
 
     def train(coefficients: list[float], seeds: list[int]) -> list[TrainingSAE[Any]]:
@@ -105,6 +108,7 @@ def train_at_l0(
             sample_batch,
             seeds=seeds,
             generator=generator,
+            n_shards=min(n_shards, len(coefficients)),
             **training,
         )
 
