@@ -77,6 +77,16 @@ def _published(claim: dict, docname: str) -> list[nodes.Node]:
     return [nodes.Text(" ("), *parts, nodes.Text(")")] if parts else []
 
 
+def counted(claims: list[dict]) -> str:
+    """How many claims the book checks, how many beside a published value, and whether all hold."""
+    number = "1 claim" if len(claims) == 1 else f"{len(claims)} claims"
+    published = sum(claim["published"] != "–" for claim in claims)
+    verdict = "Every one holds; else there would be no page to read."
+    if false := sum(not claim["holds"] for claim in claims):
+        verdict = f"For this model and text {false} of the claims do not hold."
+    return f"The book checks {number}, {published} of them beside a published value. {verdict}"
+
+
 def source_node(source: str, docname: str) -> nodes.Node:
     """A reference to the bibliography when `source` looks like a citation key, else its text."""
     if not (CITATION_KEY.fullmatch(source) or source in _keys_without_year()):
@@ -172,14 +182,7 @@ class PrintLedger(SphinxPostTransform):
 
     def _ledger(self) -> list[nodes.Node]:
         chapters = _claims_in_order(self.env)
-        total = sum(len(claims) for _, claims in chapters)
-        counted = f"{total} claim" if total == 1 else f"{total} claims"
-        false = sum(not claim["holds"] for _, claims in chapters for claim in claims)
-        intro = f"The book checks {counted}. Every one holds; else there would be no page to read."
-        if false:
-            intro = (
-                f"The book checks {counted}. For this model and text {false} of them do not hold."
-            )
+        intro = counted([claim for _, claims in chapters for claim in claims])
         out: list[nodes.Node] = [nodes.paragraph("", intro)]
         for docname, claims in chapters:
             out += [self._heading(docname), self._table(docname, claims)]
