@@ -28,6 +28,10 @@ MIME = "application/vnd.saebook.claim+json"
 HEADERS = ("Claim", "Found", "Published", "Source", "Verdict")
 CITATION_KEY = re.compile(r"[a-z]+\d{4}[a-z]*")
 BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "references.bib"
+FALSE_HERE = (
+    "This page was computed here, and what it found here contradicts some of its statements. The text "
+    "around them may not fit either."
+)
 LOGGER = logging.getLogger(__name__)
 
 
@@ -48,14 +52,11 @@ class ClaimRenderer:
     def handle_mime(renderer, data, inline):
         if data.mime_type != MIME:
             return None
-        claim = {
-            key: data.content[key]
-            for key in ("id", "statement", "value", "published", "source", "anchor", "holds")
-        }
-        node = ClaimNode(classes=["claim"], ids=[claim["anchor"]], claim=claim)
+        claim = data.content
+        kinds = ["claim"] if claim["holds"] else ["claim", "claim-false"]
+        node = ClaimNode(classes=kinds, ids=[claim["anchor"]], claim=claim)
         docname = renderer.renderer.sphinx_env.docname
-        verdict = "✓ Claim." if claim["holds"] else "✗ Not so for this model and text."
-        verdict = nodes.inline("", verdict, classes=["claim-verdict"])
+        verdict = nodes.inline("", claim["verdict"], classes=["claim-verdict"])
         paragraph = nodes.paragraph("", "", verdict, nodes.Text(f" {claim['statement']}"))
         if claim["value"] != "–":
             paragraph += [
@@ -81,9 +82,9 @@ def counted(claims: list[dict]) -> str:
     """How many claims the book checks, how many beside a published value, and whether all hold."""
     number = "1 claim" if len(claims) == 1 else f"{len(claims)} claims"
     published = sum(claim["published"] != "–" for claim in claims)
-    verdict = "Every one holds; else there would be no page to read."
+    verdict = "Every one holds here."
     if false := sum(not claim["holds"] for claim in claims):
-        verdict = f"For this model and text {false} of the claims do not hold."
+        verdict = f"Here {false} of them {'does' if false == 1 else 'do'} not hold."
     return f"The book checks {number}, {published} of them beside a published value. {verdict}"
 
 
@@ -118,6 +119,19 @@ def records(env) -> dict:
     if not hasattr(env, "saebook_claims"):
         env.saebook_claims = {"claims": {}, "pages": set(), "printed": ""}
     return env.saebook_claims
+
+
+def _mark_page(app, doctree) -> None:
+    """Say at the top of a page which of its statements do not hold here, with links to them."""
+    false = [n["claim"] for n in doctree.findall(ClaimNode) if not n["claim"]["holds"]]
+    title = next(iter(doctree.findall(nodes.title)), None)
+    if false and title is not None:
+        box = nodes.warning(classes=["claims-false"])
+        box += nodes.paragraph("", FALSE_HERE)
+        links = [nodes.reference("", c["statement"], refid=c["anchor"]) for c in false]
+        items = [nodes.list_item("", nodes.paragraph("", "", link)) for link in links]
+        box += nodes.bullet_list("", *items)
+        title.parent.insert(title.parent.index(title) + 1, box)
 
 
 class ClaimsCollector(EnvironmentCollector):
@@ -216,7 +230,7 @@ class PrintLedger(SphinxPostTransform):
             nodes.Text(claim["value"]),
             nodes.Text(claim["published"]),
             source,
-            nodes.Text("✓ holds" if claim["holds"] else "✗ false here"),
+            nodes.Text("✓ holds" if claim["holds"] else "✗ does not hold here"),
         )
         return nodes.row("", *[nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells])
 
@@ -251,6 +265,7 @@ def setup(app):
     app.add_directive("claims-ledger", ClaimsLedger)
     app.add_env_collector(ClaimsCollector)
     app.add_post_transform(PrintLedger)
+    app.connect("doctree-read", _mark_page)
     app.connect("env-updated", _update_ledgers)
     app.connect("build-finished", _write_json)
     return {

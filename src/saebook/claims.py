@@ -1,23 +1,35 @@
 """The ledger of claims: a statement about a result, the value found, and whether it holds.
 
-A chapter states what it found with `check`. A false statement stops the chapter, and so the build;
-a true one is shown under its cell and listed on the Claims page. Outside a notebook `check` shows
-nothing and behaves the same.
-
-The chapters were written for the embedded language model and its text. Where `SAEBOOK_MODEL` or
-`SAEBOOK_TEXT` names others, a false statement stops nothing: it is shown and listed as false there.
+A chapter states what it found with `check`. A claim about a number gives the number with its bound,
+and over several runs with its interval: `at_least`, `at_most`, `between`. A true statement is shown
+under its cell and listed on the Claims page. A false one is marked there, and stops nothing: what
+follows it still runs. `make book` lists all false claims at its end, and fails for them in CI.
 """
 
 from __future__ import annotations
 
 import html
 import math
-import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from saebook._findings import Finding, at_least, at_most, between
+
+__all__ = [
+    "Claim",
+    "ClaimWarning",
+    "Finding",
+    "at_least",
+    "at_most",
+    "between",
+    "check",
+    "format_finding",
+    "format_value",
+]
 
 MIME = "application/vnd.saebook.claim+json"
 
@@ -25,28 +37,43 @@ Scalar = float | int | str
 Value = Scalar | tuple[Scalar, ...]
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_checked: dict[str, str] = {}
 
 
-class ClaimError(AssertionError):
-    """A claim about a result is false."""
+class ClaimWarning(UserWarning):
+    """A claim about a result is false, outside of a notebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement about a result that was checked; false only for another model or text."""
+    """A statement about a result that was checked.
+
+    It holds if its numbers keep their bounds, and `rest`, all else that was checked, is true.
+    """
 
     id: str
     statement: str
     value: Value | None = None
     published: Value | None = None
     source: str | None = None
-    holds: bool = True
+    rest: bool = True
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the statement is true of this run."""
+        return self.rest and all(finding.holds for finding in self.findings)
 
     @property
     def verdict(self) -> str:
         """What stands before the statement."""
-        return "✓ Claim." if self.holds else "✗ Not so for this model and text."
+        return "✓ Claim." if self.holds else "✗ Does not hold here."
+
+    @property
+    def found(self) -> str:
+        """The value for reading: as it was given, or the numbers found with their bounds."""
+        if self.value is None and self.findings:
+            return "; ".join(map(format_finding, self.findings))
+        return format_value(self.value)
 
     @property
     def anchor(self) -> str:
@@ -54,18 +81,25 @@ class Claim:
         return f"claim-{self.id}"
 
     def payload(self) -> dict[str, Any]:
-        """The claim as JSON values, with `value` and `published` formatted for reading."""
-        shown = {"value": format_value(self.value), "published": format_value(self.published)}
-        return {**asdict(self), **shown, "anchor": self.anchor}
+        """The claim as JSON values; `value` and `published` are formatted for reading."""
+        return {
+            "id": self.id,
+            "statement": self.statement,
+            "value": self.found,
+            "published": format_value(self.published),
+            "source": self.source or "",
+            "anchor": self.anchor,
+            "holds": self.holds,
+            "rest": self.rest,
+            "verdict": self.verdict,
+            "findings": [finding.payload() for finding in self.findings],
+        }
 
     def html(self) -> str:
         """The claim as one line of HTML with an anchor."""
         esc = html.escape
-        found = (
-            f' <span class="claim-value">{esc(format_value(self.value))}</span>'
-            if self.value is not None
-            else ""
-        )
+        found = f' <span class="claim-value">{esc(self.found)}</span>' if self.found != "–" else ""
+        kind = "claim" if self.holds else "claim claim-false"
         told = ", ".join(
             part
             for part in (
@@ -75,7 +109,7 @@ class Claim:
             if part
         )
         return (
-            f'<div class="claim" id="{esc(self.anchor)}">'
+            f'<div class="{kind}" id="{esc(self.anchor)}">'
             f'<span class="claim-verdict">{self.verdict}</span> '
             f"{esc(self.statement)}{found}{f' ({esc(told)})' if told else ''}</div>"
         )
@@ -83,7 +117,7 @@ class Claim:
     def text(self) -> str:
         """The claim as one line of plain text."""
         told = f" (published {format_value(self.published)})" if self.published is not None else ""
-        found = f": {format_value(self.value)}" if self.value is not None else ""
+        found = f": {self.found}" if self.found != "–" else ""
         return f"{self.verdict} {self.statement}{found}{told}"
 
     def _ipython_display_(self) -> None:
@@ -104,34 +138,46 @@ def check(
     Args:
         id: a slug, unique in the book: lower-case words and digits joined by hyphens.
         statement: the claim in words, as plain text.
-        holds: a Boolean: Python's, NumPy's, or a PyTorch tensor without axes.
-        value: the value found: a number, a string, a scalar array or tensor, or a list of these.
+        holds: what the statement comes to: a number with its bounds (`at_least`, `at_most`,
+            `between`); or a Boolean (Python's, NumPy's, or a PyTorch tensor without axes) where
+            there is no number; or a list of these, all of which must hold.
+        value: what to show as the value found, in place of the numbers and bounds of `holds`: a
+            number, a string, a scalar array or tensor, or a list of these.
         published: the value that the source gives, of the same kinds.
         source: a key of the bibliography ("chanin2025sparse") or free text.
 
     Returns:
-        The claim. In a notebook it has also been displayed.
+        The claim. In a notebook it has also been displayed; elsewhere a false one gives a warning.
 
     Raises:
-        ClaimError: the statement is false, and no other model or text was asked for.
         TypeError, ValueError: an argument is not what is expected.
     """
+    parts = _parts(holds)
     claim = Claim(
         id=_slug(id),
         statement=_text("statement", statement),
         value=_value("value", value),
         published=_value("published", published),
         source=None if source is None else _text("source", source),
-        holds=_boolean(holds),
+        rest=all(part for part in parts if isinstance(part, bool)),
+        findings=tuple(part for part in parts if isinstance(part, Finding)),
     )
-    _enter(claim)
-    if not claim.holds and not _elsewhere():
-        raise ClaimError(
-            f"claim {claim.id!r} is false: {claim.statement} "
-            f"(value found: {format_value(claim.value)})"
-        )
     _show(claim)
     return claim
+
+
+def format_finding(finding: Finding) -> str:
+    """Format a number with its bounds for reading, such as "0.043 (0.038 to 0.048) ≥ 0.02"."""
+    shown = format_value(finding.value)
+    if finding.n > 1:
+        shown += f" ({format_value(finding.low)} to {format_value(finding.high)})"
+    if finding.least is not None and finding.most is not None:
+        shown += f" in {format_value(finding.least)} to {format_value(finding.most)}"
+    elif finding.least is not None:
+        shown += f" ≥ {format_value(finding.least)}"
+    elif finding.most is not None:
+        shown += f" ≤ {format_value(finding.most)}"
+    return f"{finding.name}: {shown}" if finding.name else shown
 
 
 def format_value(value: Value | None) -> str:
@@ -158,23 +204,31 @@ def _number(value: float | int) -> str:
 def _slug(id: Any) -> str:
     if not isinstance(id, str) or not _SLUG.fullmatch(id):
         raise ValueError(
-            f"id is {id!r}; expected lower-case words and digits joined by hyphens, "
-            "such as 'low-k-error'"
+            "id must be lower-case words and digits joined by hyphens, such as 'low-k-error', "
+            f"got {id!r}"
         )
     return id
 
 
 def _text(name: str, text: Any) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{name} is {text!r}; expected a string that is not empty")
+        raise ValueError(f"{name} must be a string that is not empty, got {text!r}")
     return text.strip()
 
 
-def _boolean(holds: Any) -> bool:
+def _parts(holds: Any) -> list[Finding | bool]:
+    """The numbers with bounds, and the Booleans, that a claim rests on."""
+    if isinstance(holds, list | tuple):
+        if not holds:
+            raise ValueError("holds must have at least one part, got an empty list")
+        return [part for each in holds for part in _parts(each)]
     item = _item(holds)
-    if not isinstance(item, bool):
-        raise TypeError(f"holds is {holds!r}; expected a single Boolean (Python, NumPy or PyTorch)")
-    return item
+    if not isinstance(item, bool | Finding):
+        raise TypeError(
+            "holds must be a number with its bounds (`at_least`, `at_most`, `between`), a single "
+            f"Boolean (Python, NumPy or PyTorch), or a list of these, got {holds!r}"
+        )
+    return [item]
 
 
 def _value(name: str, value: Any) -> Value | None:
@@ -191,8 +245,8 @@ def _scalar(name: str, value: Any) -> Scalar:
     item = _item(value)
     if isinstance(item, bool) or not isinstance(item, float | int | str):
         raise TypeError(
-            f"{name} is {value!r}; expected a number, a string, a scalar array or tensor, "
-            "or a list of these"
+            f"{name} must be a number, a string, a scalar array or tensor, or a list of these, "
+            f"got {value!r}"
         )
     return item
 
@@ -202,36 +256,13 @@ def _item(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
-def _elsewhere() -> bool:
-    """Whether the chapters read another model or text than those they were written for."""
-    default = {"SAEBOOK_MODEL": "embedded", "SAEBOOK_TEXT": "docstrings"}
-    return any(os.environ.get(name) not in (None, "", value) for name, value in default.items())
-
-
-def _enter(claim: Claim) -> None:
-    """Refuse a second claim under an id; the same claim again is a cell that was run again."""
-    earlier = _checked.setdefault(claim.id, claim.statement)
-    if earlier != claim.statement:
-        raise ValueError(
-            f"id is {claim.id!r}; expected an id not in use, but it names the claim {earlier!r}"
-        )
-
-
 def _show(claim: Claim) -> None:
-    """Display the claim if this is a notebook's kernel."""
+    """Display the claim if this is a notebook's kernel; elsewhere warn of a false one."""
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if getattr(shell, "kernel", None) is not None:
-        bundle = {
-            "text/plain": claim.text(),
-            "text/html": claim.html(),
-            MIME: _json_safe(claim.payload()),
-        }
+        bundle = {"text/plain": claim.text(), "text/html": claim.html(), MIME: claim.payload()}
         ipython.display.display(bundle, raw=True)
-
-
-def _json_safe(payload: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value if isinstance(value, bool | str) else str(value or "")
-        for key, value in payload.items()
-    }
+    elif not claim.holds:
+        told = f"claim {claim.id!r} does not hold: {claim.statement} (found: {claim.found})"
+        warnings.warn(told, ClaimWarning, stacklevel=3)

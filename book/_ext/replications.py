@@ -1,0 +1,304 @@
+"""The table of replications: what each chapter found with other seeds and on other processors.
+
+A *replication* executes a chapter with every seed shifted, in a named numerical environment, and
+keeps every claim and every glued number. `make replicate` makes them; `replications/<chapter>.csv`
+holds them, one file a chapter. The first column names a quantity, each further one is a run:
+
+- rows `run/…` say what made it: the shift of the seeds, the environment, the processor, the digest
+  of the code, the seconds;
+- rows `claim/<id>/<n>/…` are the n-th number of a claim: its value; over several seeds the ends of
+  its interval and how many there were; and its bounds;
+- row `claim/<id>/rest` is 1 if all parts of the claim held that are no numbers;
+- row `claim/<id>/words`, for a claim without numbers, is a digest of the statement and of what it
+  showed;
+- rows `glue/<name>` are glued numbers;
+- row `raised/<cell>` is the error of a cell that raised one.
+
+A run with shift 0 is a chapter's *own draw*, which the book shows.
+
+What a row says is *live* where it speaks of the present book. Where the code has not changed, all
+of it does. Where it has, a quantity's replications are live if the own draw made with them agrees
+with today's, to six digits, on the same processor: then the change has not moved this number. Code
+means the chapter's cells, the library, its data and the pinned versions, without comments,
+docstrings and layout.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import io
+import math
+import os
+import platform
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from library_index import code_of
+
+FOLDER = "replications"
+PROMISED = 8  # live replications of every claim
+OWN = 0  # the shift of a chapter's own draw
+ROOM = 3.0  # standard deviations that a number should stay away from its bound
+CLAIM = "application/vnd.saebook.claim+json"
+CODE = ("src/**/*.py", "src/saebook/data/**/*.json", "src/saebook/data/**/*.safetensors")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+RUN = ("shift", "environment", "processor", "code", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One execution of a chapter and what it found.
+
+    Attributes:
+        shift: added to every seed; 0 for the chapter's own draw.
+        environment: the name of the numerical environment.
+        processor: what computed it.
+        code: digest of the code.
+        seconds: how long it took.
+        values: each quantity, as text.
+    """
+
+    shift: int
+    environment: str
+    processor: str
+    code: str
+    seconds: float
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> tuple[int, str, str]:
+        """What two runs may not share in a table."""
+        return self.shift, self.environment, self.processor
+
+
+# What a run found
+
+
+def text_of(value: object) -> str:
+    """A number with six significant digits."""
+    return f"{float(value):.6g}"  # type: ignore[arg-type]
+
+
+def of_claim(claim: Mapping) -> dict[str, str]:
+    """The quantities of a claim's payload."""
+    name = f"claim/{claim['id']}"
+    found = {f"{name}/rest": str(int(claim["rest"]))}
+    if not claim["findings"]:
+        words = f"{claim['statement']}\0{claim['value']}"
+        found[f"{name}/words"] = hashlib.sha256(words.encode()).hexdigest()[:8]
+    for number, finding in enumerate(claim["findings"], start=1):
+        several = ("low", "high", "n") if finding["n"] > 1 else ()
+        for key in ("value", *several, "least", "most"):
+            if finding[key] is not None:
+                found[f"{name}/{number}/{key}"] = text_of(finding[key])
+    return found
+
+
+def of_glue(name: str, text: str) -> dict[str, str]:
+    """The quantity of a glued value, if it is a number."""
+    try:
+        return {f"glue/{name}": text_of(text.strip("'\""))}
+    except ValueError:
+        return {}
+
+
+def of_notebook(notebook) -> dict[str, str]:
+    """The quantities of an executed notebook; a cell that raised is one too."""
+    found: dict[str, str] = {}
+    for number, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            if output.output_type == "error":
+                found[f"raised/{number}"] = f"{output.ename}: {output.evalue}"[:200]
+            elif CLAIM in data:
+                found |= of_claim(data[CLAIM])
+            elif name:
+                text = next(
+                    (part for kind, part in data.items() if kind.endswith("text/plain")), ""
+                )
+                found |= of_glue(name, text)
+    return found
+
+
+# What made it
+
+
+def processor() -> str:
+    """The processor and the instructions that PyTorch uses on it by itself."""
+    import torch
+
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8") if about.exists() else ""
+    fields = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.*)$", lines, re.MULTILINE))
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in fields:
+        name += f" (family {fields['cpu family']}, model {fields['model']})"
+    return f"{name} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def code_digest(root: Path, chapter: Path) -> str:
+    """Digest of all code behind a chapter, without comments, docstrings and layout."""
+    digest = hashlib.sha256(ast.dump(code_of(chapter.read_text(encoding="utf-8"))).encode())
+    for path in sorted({path for pattern in CODE for path in root.glob(pattern)}):
+        digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(_bare(path) if path.suffix == ".py" else path.read_bytes())
+    pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    digest.update("\n".join(sorted(line.partition("#")[0].strip() for line in pins)).encode())
+    return digest.hexdigest()[:12]
+
+
+def _bare(path: Path) -> bytes:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree).encode()
+
+
+# The table
+
+
+def read(path: Path) -> list[Run]:
+    """The runs of a chapter's table; none where there is no file.
+
+    Raises:
+        ValueError: the file is not such a table.
+    """
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    if not rows or rows[0][:1] != ["quantity"] or len({len(row) for row in rows}) != 1:
+        raise ValueError(f"{path.name} must be a table of replications, with equally long rows")
+    columns = {row[0]: row[1:] for row in rows[1:]}
+    if missing := [name for name in RUN if f"run/{name}" not in columns]:
+        raise ValueError(f"{path.name} must have the rows run/{', run/'.join(missing)}")
+    about = [columns.pop(f"run/{name}") for name in RUN]
+    return [
+        Run(
+            shift=int(shift),
+            environment=environment,
+            processor=made_by,
+            code=code,
+            seconds=float(seconds),
+            values={name: row[i] for name, row in columns.items() if row[i] != ""},
+        )
+        for i, (shift, environment, made_by, code, seconds) in enumerate(zip(*about, strict=True))
+    ]
+
+
+def write(path: Path, runs: Iterable[Run]) -> None:
+    """Write a chapter's table, whole or not at all, in the order of shifts."""
+    runs = sorted(runs, key=lambda run: run.key)
+    names = sorted({name for run in runs for name in run.values})
+    rows = [[f"run/{name}", *(getattr(run, name) for run in runs)] for name in RUN]
+    rows += [[name, *(run.values.get(name, "") for run in runs)] for name in names]
+    buffer = io.StringIO()
+    header = ["quantity", *(f"{run.shift} {run.environment}" for run in runs)]
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(buffer.getvalue(), encoding="utf-8")
+    os.replace(draft, path)
+
+
+def with_run(runs: Iterable[Run], new: Run) -> list[Run]:
+    """The runs with a new one, in the place of an earlier one of the same kind."""
+    return [*(run for run in runs if run.key != new.key), new]
+
+
+# What it says of the present book
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What live replications say of a claim or of a glued number.
+
+    Attributes:
+        environments: of the live replications, one for each.
+        held: for each live replication whether the claim held; empty for a glued number.
+        ranges: for each number, its least and its largest value over the live replications.
+        room: distance from the bound in standard deviations over the live replications, the least
+            over the claim's numbers; infinite where nothing moves, or without a bound.
+    """
+
+    environments: tuple[str, ...] = ()
+    held: tuple[bool, ...] = ()
+    ranges: tuple[tuple[float, float], ...] = ()
+    room: float = math.inf
+
+
+def records(runs: list[Run], now: Run) -> dict[str, Record]:
+    """What live replications say of each claim and glued number of today's own draw.
+
+    Keys are "claim/<id>" and "glue/<name>".
+    """
+    replications = [run for run in runs if run.shift != OWN]
+    own_draws = [run for run in runs if run.shift == OWN and run.processor == now.processor]
+    names = dict.fromkeys("/".join(key.split("/")[:2]) for key in now.values)
+    found = {}
+    for name in names:
+        if name.startswith(("claim/", "glue/")):
+            same = {
+                now.code,
+                *(r.code for r in own_draws if _results(r, name) == _results(now, name)),
+            }
+            found[name] = _record(name, [run for run in replications if run.code in same], now)
+    return found
+
+
+def _rows(run: Run, name: str) -> dict[str, str]:
+    """What a run found for a claim or a glued number."""
+    return {k: v for k, v in run.values.items() if k == name or k.startswith(f"{name}/")}
+
+
+def _results(run: Run, name: str) -> dict[str, str]:
+    """The same without the bounds, which a writer may move: what held follows from them anew."""
+    rows = _rows(run, name)
+    return {key: value for key, value in rows.items() if not key.endswith(("/least", "/most"))}
+
+
+def _record(name: str, live: list[Run], now: Run) -> Record:
+    """What live replications say, by the bounds that the claim sets today."""
+    numbers = sorted({key.rpartition("/")[0] for key in _rows(now, name) if key.endswith("/value")})
+    found = [_rows(run, name) | _constant_bounds(name, live, now) for run in live]
+    rooms = {number: [_room(rows, number) for rows in found] for number in numbers}
+    held = [
+        rows.get(f"{name}/rest") == "1" and all(rooms[number][i] >= 0 for number in numbers)
+        for i, rows in enumerate(found)
+    ]
+    keys = [f"{number}/value" for number in numbers] or [name]
+    values = [[float(rows[key]) for rows in found if key in rows] for key in keys]
+    return Record(
+        environments=tuple(run.environment for run in live),
+        held=tuple(held) if name.startswith("claim/") else (),
+        ranges=tuple((min(each), max(each)) for each in values if each),
+        room=min(map(_in_deviations, rooms.values()), default=math.inf),
+    )
+
+
+def _constant_bounds(name: str, live: list[Run], now: Run) -> dict[str, str]:
+    """Today's bounds, where they are constants: the same in all replications."""
+    bounds = {k: v for k, v in _rows(now, name).items() if k.endswith(("/least", "/most"))}
+    return {k: v for k, v in bounds.items() if len({run.values.get(k) for run in live}) == 1}
+
+
+def _room(rows: Mapping[str, str], number: str) -> float:
+    """Distance of a number's interval from its nearer bound; minus infinity if it is not there."""
+    value = float(rows.get(f"{number}/value", math.nan))
+    below = float(rows.get(f"{number}/low", value)) - float(rows.get(f"{number}/least", -math.inf))
+    above = float(rows.get(f"{number}/most", math.inf)) - float(rows.get(f"{number}/high", value))
+    return -math.inf if math.isnan(below) or math.isnan(above) else min(below, above)
+
+
+def _in_deviations(rooms: list[float]) -> float:
+    """Mean over standard deviation; infinite for fewer than two, or where nothing moves."""
+    finite = [room for room in rooms if math.isfinite(room)]
+    deviation = statistics.stdev(finite) if len(finite) > 1 else 0
+    return statistics.mean(finite) / deviation if deviation else math.inf
