@@ -196,7 +196,7 @@ def test_its_account_adds_up(name, fitted):
     assert row["l0_allowed"] == 2
     assert row["l0"] == codes.count_nonzero().item() / len(X_TEST)
     assert row["mse"] == pytest.approx(metrics.mean_squared_error(X_TEST, x_hat))
-    explained = metrics.variance_explained(X_TEST, x_hat, centred=True)
+    explained = metrics.variance_explained(X_TEST, x_hat)
     assert row["variance_explained"] == pytest.approx(explained)
     assert row["bits"] == baseline.bits(codes.count_nonzero(1), bits_per_value=6)
     assert row["n_parameters"] == baseline.n_parameters

@@ -8,6 +8,7 @@ from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.synthetic import mean_correlation_coefficient
 from scipy.integrate import quad
 from scipy.stats import norm
+from sklearn.metrics import r2_score
 
 from saebook import metrics
 from saebook.true_dictionary import keep_batch_topk
@@ -205,16 +206,28 @@ def test_errors_of_a_small_case_worked_by_hand():
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     x_hat = torch.tensor([[1.0, 1.0], [1.0, 4.0]])
     assert metrics.mean_squared_error(x, x_hat) == 2.5  # (1 + 4) / 2
-    assert metrics.variance_explained(x, x_hat) == pytest.approx(1 - 5 / 30)
-    assert metrics.variance_explained(x, x_hat, centred=True) == pytest.approx(1 - 5 / 4)
+    assert metrics.variance_explained(x, x_hat) == pytest.approx(1 - 5 / 4)
 
 
-def test_only_the_centred_variance_explained_is_zero_for_the_mean_predictor():
-    x = randn(200, 3) + 2
-    mean = x.mean(0).expand_as(x)
-    assert metrics.variance_explained(x, mean, centred=True) == pytest.approx(0, abs=1e-12)
-    assert metrics.variance_explained(x, mean) > 0.7
+@given(seed=SEEDS, offset=st.floats(-100, 100))
+def test_the_mean_predictor_explains_no_variance_and_the_inputs_explain_all(seed, offset):
+    x = randn(20, 3, seed=seed) + offset
+    assert metrics.variance_explained(x, x.mean(0).expand_as(x)) == pytest.approx(0, abs=1e-9)
     assert metrics.variance_explained(x, x) == 1
+
+
+def test_variance_explained_is_the_r2_of_scikit_learn_weighted_by_variance():
+    x, x_hat = randn(50, 4) + 3, randn(50, 4, seed=1)
+    oracle = r2_score(x.numpy(), x_hat.numpy(), multioutput="variance_weighted")
+    assert metrics.variance_explained(x, x_hat) == pytest.approx(oracle)
+
+
+@pytest.mark.parametrize("spread", [1, 1e-2, 1e-3])
+def test_variance_explained_is_right_for_rows_that_hardly_vary(spread):
+    x = (1e3 + spread * randn(5000, 3)).float()  # neighbours of 1000 in float32 are 6e-5 apart
+    x_hat = x + (spread * randn(5000, 3, seed=1)).float()
+    oracle = r2_score(x.double().numpy(), x_hat.double().numpy(), multioutput="variance_weighted")
+    assert metrics.variance_explained(x, x_hat) == pytest.approx(oracle, rel=1e-4)
 
 
 def test_mean_squared_error_is_the_loss_of_sae_lens():
@@ -331,10 +344,10 @@ def test_reconstruction_metrics_refuse_bad_input(metric):
 
 
 def test_variance_explained_needs_variance():
-    with pytest.raises(ValueError, match="x must vary, got zero rows only"):
-        metrics.variance_explained(torch.zeros(3, 2), torch.zeros(3, 2))
-    with pytest.raises(ValueError, match="x must vary, got constant rows only"):
-        metrics.variance_explained(torch.ones(3, 2), torch.ones(3, 2), centred=True)
+    for value in (0.0, 0.1, 1e6 / 3):  # the float32 mean of 1000 times 0.1 is not 0.1
+        x = torch.full((1000, 2), value)
+        with pytest.raises(ValueError, match="x must vary from row to row, got 1000 rows without"):
+            metrics.variance_explained(x, x)
 
 
 @pytest.mark.usefixtures("unchecked")

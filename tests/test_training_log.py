@@ -40,9 +40,7 @@ def rows_of_sae_lens(cfg, *, seed, steps, window, every):
                 "dead": dead,
             }
             row["l0"] = (output.feature_acts > 0).sum().item() / BATCH
-            row["variance_explained"] = variance_explained(
-                output.sae_in, output.sae_out.detach(), centred=True
-            )
+            row["variance_explained"] = variance_explained(output.sae_in, output.sae_out.detach())
             rows.append(row)
     return rows
 

@@ -89,7 +89,7 @@ def account(
         "l0_allowed": l0,
         "l0": counts.double().mean().item(),
         "mse": mean_squared_error(x, x_hat),
-        "variance_explained": variance_explained(x, x_hat, centred=True),
+        "variance_explained": variance_explained(x, x_hat),
         "bits": method.bits(counts, bits_per_value=bits_per_value),
         "n_parameters": method.n_parameters,
         "fit_seconds": method.fit_seconds,

@@ -66,7 +66,7 @@ def _measures(
     live = latent_acts.any(0)
     return {
         "l0": l0(latent_acts),
-        "variance_explained": variance_explained(x, used.decode(latent_acts), centred=True),
+        "variance_explained": variance_explained(x, used.decode(latent_acts)),
         "signed_mcc": matching.cosine.mean().item(),
         "recovered": int((matching.cosine > RECOVERED).sum()),
         "f1": detector_f1(latent_acts, feature_acts, matching.latent).nanmean().item(),

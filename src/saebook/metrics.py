@@ -1,7 +1,7 @@
 """Metrics that sae-lens lacks: of tensors, never of models or worlds.
 
-Sources: Chanin & Garriga-Alonso, "Sparse but Wrong" (arXiv 2508.16560) for s_n, c_dec, variance
-explained and the comparison with the true dictionary; the matching is that of sae-lens'
+Sources: Chanin & Garriga-Alonso, "Sparse but Wrong" (arXiv 2508.16560) for s_n, c_dec and the
+comparison with the true dictionary; the matching is that of sae-lens'
 `mean_correlation_coefficient`, with positive instead of absolute cosines.
 """
 
@@ -229,21 +229,22 @@ def mean_squared_error(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"
     return (x - x_hat).square().sum(-1).mean().item()
 
 
-def variance_explained(
-    x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"], *, centred: bool = False
-) -> float:
-    """1 − Σ‖x − x̂‖² / Σ‖x‖², as in "Sparse but Wrong"; `centred` puts ‖x − mean(x)‖² below.
+def variance_explained(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"]) -> float:
+    """1 − Σ‖x − x̂‖² / Σ‖x − mean(x)‖²: 0 for the mean predictor, negative for worse.
 
-    Only the centred one is 0 for the mean predictor and so is a share of the *variance*. Taught in
-    "Finding the true L0".
+    "Sparse but Wrong" has ‖x‖² below; that is no share of the *variance* unless the mean is zero.
+    Taught in "Finding the true L0".
 
     Raises:
         ValueError: for shapes that differ, values that are not finite, or x without any variance.
     """
     _check_pair(x, x_hat)
-    total = (x - x.mean(0) if centred else x).square().sum().item()
+    from_first = (
+        x - x[0]
+    )  # exact for close rows, whose mean would be rounded by more than they vary
+    total = (from_first - from_first.mean(0)).square().sum().item()
     if total == 0:
-        raise ValueError(f"x must vary, got {'constant' if centred else 'zero'} rows only")
+        raise ValueError(f"x must vary from row to row, got {len(x)} rows without any variance")
     return 1 - (x - x_hat).square().sum().item() / total
 
 

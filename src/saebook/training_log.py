@@ -88,7 +88,7 @@ def training_row(
     losses: Mapping[str, Tensor] = {"loss": output.loss, **output.losses}
     return {name: float(loss) for name, loss in losses.items()} | {
         "l0": l0(output.feature_acts),
-        "variance_explained": variance_explained(x, output.sae_out, centred=True),
+        "variance_explained": variance_explained(x, output.sae_out),
         "dead": int(dead.sum()),
     }
 
