@@ -1,12 +1,14 @@
 # `make book` and `make test` do all their own set-up. `make help` lists the rest.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup book chapter test check-site check-browser check-notebooks check-links lighthouse lint format bench language-model serve clean distclean
+.PHONY: help setup book chapter test check-site check-browser check-notebooks check-links check-replications lighthouse lint format bench replicate language-model serve clean distclean
 
 VENV ?= .venv
 PYTHON ?=
 PORT ?= 8000
 NAME ?=
+RUNS ?= 8
+TABLE ?= replications
 RUN = "$(VENV)/bin/python"
 PYTHON_CODE = src tests tools benchmarks book
 
@@ -17,7 +19,9 @@ help: ## List the commands
 	@echo
 	@echo "Settings: PYTHON=<interpreter, 3.11 to 3.13>  VENV=<folder>  PORT=<number, for serve>"
 	@echo "          JOBS=<chapters that run at a time; default: one for each core>"
-	@echo "          OPTIONS=<of language-model; OPTIONS=--help lists them>"
+	@echo "          STRICT=<1: a false claim fails the build, as in CI; 0: it is marked and listed>"
+	@echo "          RUNS=<replications of each chapter, for replicate>  TABLE=<folder to keep them in>"
+	@echo "          OPTIONS=<of language-model and replicate; OPTIONS=--help lists them>"
 	@echo "          SAEBOOK_MODEL, SAEBOOK_TEXT=<what the last chapters read, from Hugging Face>"
 
 setup: ## Make or mend the environment (the other commands do it by themselves)
@@ -38,6 +42,12 @@ check-site: setup ## Run the checks on the built site
 
 check-browser: setup ## Check the built site in headless Chromium: sliders, accessibility, sizes
 	@$(RUN) -m pytest tests/browser
+
+replicate: setup ## Run chapters with other seeds and as on other processors (hours; goes on if interrupted)
+	@$(RUN) tools/replicate.py --runs "$(RUNS)" --table "$(TABLE)" $(NAME) $(OPTIONS)
+
+check-replications: setup ## Say in how many replications each claim held; fail if one fell
+	@$(RUN) tools/replicate.py --check --table "$(TABLE)" $(NAME) $(OPTIONS)
 
 lighthouse: setup ## Score a chapter with Lighthouse on a slow phone (needs node and a network)
 	@$(RUN) tools/lighthouse.py $(NAME)

@@ -5,11 +5,15 @@ or is killed publishes nothing. What it leaves in the draft may be torn, and Sph
 warnings only when it reads the page again, so that an identical second run of a failed build would
 pass. So the next build starts anew. The outputs of chapters that ran stay cached.
 
+A claim that is false here is marked on its page and listed at the end. With STRICT=1, and in CI, it
+fails the build, after all chapters have run.
+
 With the name of a chapter, execute that chapter only and build a preview in `_build/chapter`, where
 chapters that never ran have no outputs.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import sys
@@ -124,7 +128,40 @@ def explain(fault):
     return "the book was not built: its warnings and errors, all of them faults, are above."
 
 
+def is_strict():
+    """Whether a false claim fails the build: the setting STRICT, else whether this is CI.
+
+    Raises:
+        SystemExit: STRICT is neither 0 nor 1.
+    """
+    given = os.environ.get("STRICT") or str(int(os.environ.get("CI", "") not in ("", "false", "0")))
+    if given not in ("0", "1"):
+        sys.exit(f"error: STRICT must be 0 or 1, got {given!r}")
+    return given == "1"
+
+
+def false_claims(site, chapter=None):
+    """A line for each claim of a built site, or of one chapter, that is false here."""
+    ledger = site / "claims.json"
+    claims = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else []
+    return [
+        f"  {claim['page']}, {claim['id']}: {claim['statement']} (found: {claim['value']})"
+        for claim in claims
+        if not claim["holds"] and chapter in (None, Path(claim["page"]).name)
+    ]
+
+
+def tell_of(false, *, strict):
+    """List false claims and what follows from them."""
+    number = "1 claim does" if len(false) == 1 else f"{len(false)} claims do"
+    print(f"\n{'error' if strict else 'warning'}: {number} not hold here:", file=sys.stderr)
+    print("\n".join(false), file=sys.stderr)
+    if not strict:
+        print("Their pages say so. With STRICT=1 this fails the build.\n", file=sys.stderr)
+
+
 def main(chapter=None):
+    strict = is_strict()
     isolate()
     locked = lock()
     if chapter:
@@ -137,6 +174,10 @@ def main(chapter=None):
         print(f"\nerror: {explain(fault)}\n\n{ADVICE}", file=sys.stderr)
         return 1
     page = PREVIEW / "book" / f"{chapter}.html"
+    if false := false_claims(PREVIEW if chapter else DRAFT_SITE, chapter):
+        tell_of(false, strict=strict)
+        if strict:
+            return 1
     if not chapter:
         DRAFT_SITE.rename(SITE)
         page = SITE / "index.html"

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import myst_nb.core.render as myst_nb_render
 from docutils import nodes
+from figure_files import DATA
 from reading_order import reading_order
+from replicated_numbers import told
+from replications import FOLDER, PROMISED
 from sphinx import addnodes
 from sphinx.environment.collectors import EnvironmentCollector
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -25,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 MIME = "application/vnd.saebook.claim+json"
-HEADERS = ("Claim", "Found", "Published", "Source", "Verdict")
+HEADERS = ("Claim", "Found", "Published", "Source", "Verdict", "Replications")
 CITATION_KEY = re.compile(r"[a-z]+\d{4}[a-z]*")
 BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "references.bib"
 FALSE_HERE = (
@@ -86,6 +89,30 @@ def counted(claims: list[dict]) -> str:
     if false := sum(not claim["holds"] for claim in claims):
         verdict = f"Here {false} of them {'does' if false == 1 else 'do'} not hold."
     return f"The book checks {number}, {published} of them beside a published value. {verdict}"
+
+
+def how_often(record) -> str:
+    """In how many live replications a claim held, and the ranges of its numbers."""
+    if record is None or not record.held:
+        return "none yet"
+    ranges = (f"{_short(low)} to {_short(high)}" for low, high in record.ranges)
+    return "; ".join([f"held in {sum(record.held)} of {len(record.held)}", *ranges])
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
+
+
+def replicated(found: list) -> str:
+    """How many of the claims have their replications, and how many held in all of them."""
+    claims = [record for record in found if record.is_claim]
+    enough = [record for record in claims if len(record.held) >= PROMISED]
+    fell = sum(not all(record.held) for record in claims)
+    environments = len({name for record in claims for name in record.environments})
+    return (
+        f"{len(enough)} of {len(claims)} claims have {PROMISED} or more live replications, in "
+        f"{environments} numerical environments; {fell or 'none'} fell in any."
+    )
 
 
 def source_node(source: str, docname: str) -> nodes.Node:
@@ -198,8 +225,12 @@ class PrintLedger(SphinxPostTransform):
         chapters = _claims_in_order(self.env)
         intro = counted([claim for _, claims in chapters for claim in claims])
         out: list[nodes.Node] = [nodes.paragraph("", intro)]
+        found = [told(self.env, docname) for docname, _ in chapters]
+        out += [nodes.paragraph("", replicated([r for each in found for r in each.values()]))]
         for docname, claims in chapters:
             out += [self._heading(docname), self._table(docname, claims)]
+            if table_of(self.app, docname).is_file():
+                out += [self._link_to_table(docname)]
         return out
 
     def _heading(self, docname: str) -> nodes.rubric:
@@ -207,14 +238,22 @@ class PrintLedger(SphinxPostTransform):
         link = make_refnode(self.app.builder, self.env.docname, docname, "", nodes.Text(title))
         return nodes.rubric("", "", link, **{"heading-level": 2, "level": 2})
 
+    def _link_to_table(self, docname: str) -> nodes.paragraph:
+        """A link to the published copy of a chapter's table of replications."""
+        up = "../" * self.env.docname.count("/")
+        address = f"{up}{DATA}/replications-{Path(docname).name}.csv"
+        text = f"All replications of {self.env.titles[docname].astext()} (CSV)"
+        return nodes.paragraph("", "", nodes.reference("", text, refuri=address))
+
     def _table(self, docname: str, claims: list[dict]) -> nodes.table:
-        rows = [self._row(docname, claim) for claim in claims]
+        found = told(self.env, docname)
+        rows = [self._row(docname, claim, found.get(f"claim/{claim['id']}")) for claim in claims]
         head = nodes.row("", *[nodes.entry("", nodes.paragraph("", header)) for header in HEADERS])
         group = nodes.tgroup("", *[nodes.colspec(colwidth=1) for _ in HEADERS], cols=len(HEADERS))
         group += [nodes.thead("", head), nodes.tbody("", *rows)]
         return nodes.table("", group, classes=["colwidths-auto", "ledger"])
 
-    def _row(self, docname: str, claim: dict) -> nodes.row:
+    def _row(self, docname: str, claim: dict, record) -> nodes.row:
         statement = make_refnode(
             self.app.builder,
             self.env.docname,
@@ -231,21 +270,34 @@ class PrintLedger(SphinxPostTransform):
             nodes.Text(claim["published"]),
             source,
             nodes.Text("✓ holds" if claim["holds"] else "✗ does not hold here"),
+            nodes.Text(how_often(record)),
         )
-        return nodes.row("", *[nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells])
+        entries = [nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells]
+        return nodes.row("", *entries, classes=[] if claim["holds"] else ["claim-false"])
 
 
-def _write_json(app, exception):
-    """Leave the ledger beside the pages for machines to read."""
-    if exception is None and app.builder.format == "html":
-        ledger = [
-            {"page": docname, **claim}
-            for docname, claims in _claims_in_order(app.env)
-            for claim in claims
-        ]
-        Path(app.outdir, "claims.json").write_text(
-            json.dumps(ledger, indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+def _write_data(app, exception):
+    """Leave the ledger and the tables of replications beside the pages for machines to read."""
+    if exception is not None or app.builder.format != "html":
+        return
+    ledger = []
+    for docname, claims in _claims_in_order(app.env):
+        found, table = told(app.env, docname), table_of(app, docname)
+        for claim in claims:
+            held = found[f"claim/{claim['id']}"].held
+            counts = {"replications": len(held), "held": sum(held)}
+            ledger += [{"page": docname, **claim, **counts}]
+        if table.is_file():
+            copy = Path(app.outdir, DATA, f"replications-{table.name}")
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(table.read_bytes())
+    text = json.dumps(ledger, indent=1, ensure_ascii=False)
+    Path(app.outdir, "claims.json").write_text(text, encoding="utf-8")
+
+
+def table_of(app, docname: str) -> Path:
+    """The file with a chapter's replications."""
+    return Path(app.srcdir, FOLDER, f"{Path(docname).name}.csv")
 
 
 def _register_renderer() -> None:
@@ -267,7 +319,7 @@ def setup(app):
     app.add_post_transform(PrintLedger)
     app.connect("doctree-read", _mark_page)
     app.connect("env-updated", _update_ledgers)
-    app.connect("build-finished", _write_json)
+    app.connect("build-finished", _write_data)
     return {
         "version": "1",
         "env_version": 1,

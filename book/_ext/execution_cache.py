@@ -19,7 +19,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.cache.db import NbCacheRecord
 
 INPUTS = ("src/**/*.py", "src/saebook/data/**/*", "requirements.txt", "pyproject.toml")
-SITE_PARTS = ("book/_static/**/*", "book/_templates/**/*", "book/_ext/*.py")
+SITE_PARTS = ("book/_static/**/*", "book/_templates/**/*", "book/_ext/*.py", "replications/*.csv")
 SETTINGS = ("SAEBOOK_MODEL", "SAEBOOK_TEXT")  # which model and text the chapters read
 KEPT = 5
 
@@ -43,7 +43,7 @@ def inputs_digest(root: Path) -> str:
 
 
 def site_digest(root: Path) -> str:
-    """Hex digest of the files that make pages of the chapters: styles, templates, extensions."""
+    """Hex digest of what makes pages of the chapters: styles, extensions, replications, …"""
     return _digest(root, SITE_PARTS)
 
 

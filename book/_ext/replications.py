@@ -221,6 +221,7 @@ class Record:
     """What live replications say of a claim or of a glued number.
 
     Attributes:
+        is_claim: whether it speaks of a claim.
         environments: of the live replications, one for each.
         held: for each live replication whether the claim held; empty for a glued number.
         ranges: for each number, its least and its largest value over the live replications.
@@ -228,6 +229,7 @@ class Record:
             over the claim's numbers; infinite where nothing moves, or without a bound.
     """
 
+    is_claim: bool
     environments: tuple[str, ...] = ()
     held: tuple[bool, ...] = ()
     ranges: tuple[tuple[float, float], ...] = ()
@@ -275,9 +277,11 @@ def _record(name: str, live: list[Run], now: Run) -> Record:
     ]
     keys = [f"{number}/value" for number in numbers] or [name]
     values = [[float(rows[key]) for rows in found if key in rows] for key in keys]
+    is_claim = name.startswith("claim/")
     return Record(
+        is_claim=is_claim,
         environments=tuple(run.environment for run in live),
-        held=tuple(held) if name.startswith("claim/") else (),
+        held=tuple(held) if is_claim else (),
         ranges=tuple((min(each), max(each)) for each in values if each),
         room=min(map(_in_deviations, rooms.values()), default=math.inf),
     )
