@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import joblib
-from jupyter_cache import get_cache
+from execution_cache import ChapterCache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 from myst_nb.core.execute import ExecutionError
@@ -85,7 +85,7 @@ def _only(env, missing: dict, chapter: str) -> dict:
 
 
 def _execute(app, env, docnames) -> None:
-    cache = get_cache(app.config.nb_execution_cache_path)
+    cache = ChapterCache(app.config.nb_execution_cache_path)
     missing = _missing(env, cache, docnames)
     if chapter := os.environ.get("CHAPTER"):
         missing = _only(env, missing, chapter)
