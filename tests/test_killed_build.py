@@ -225,6 +225,29 @@ def test_only_a_changed_chapter_runs_again_and_two_builds_at_a_time_are_refused(
     assert sorted(book.runs().split()) == ["quick", "slow", "slow"]
 
 
+def test_a_tag_for_the_eye_changes_the_page_and_runs_nothing(book):
+    book.write("book/quick.md", HEADER + QUICK.replace("}\n", "}\n:tags: [hide-input]\n"))
+    status, output = book.build()
+    assert status == 0, output
+    assert "tag_hide-input" in book.pages()["quick.html"]
+    assert book.outputs() == ["the value is 1", "came to its end"]
+    assert sorted(book.runs().split()) == ["quick", "slow"]
+
+
+def test_a_text_on_stderr_is_told_and_the_build_passes_when_its_cause_is_gone(book):
+    noisy = "if Path('../noise').exists():\n    print('a warning', file=sys.stderr)\nprint("
+    book.write("book/quick.md", HEADER + QUICK.replace("print(", noisy))
+    book.write("noise", "")
+    status, output = book.build()
+    assert status == 1
+    assert "book/quick.md wrote to stderr" in output
+    assert "The cell on line 12:" in output and "\n\na warning\n" in output
+    (book.root / "noise").unlink()
+    status, output = book.build()
+    assert status == 0, output
+    assert book.outputs() == ["the value is 1", "came to its end"]
+
+
 @pytest.mark.parametrize(
     ("sources", "pages", "kept"),
     [(["a", "b"], ["a"], True), (["a"], ["a", "renamed"], False), (["a"], None, False)],
