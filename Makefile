@@ -10,7 +10,7 @@ NAME ?=
 RUNS ?= 8
 TABLE ?= replications
 RUN = "$(VENV)/bin/python"
-PYTHON_CODE = src tests tools benchmarks book
+PYTHON_CODE = src tests tools benchmarks book/_ext
 
 help: ## List the commands
 	@echo "Sparse but Right: an executable book on sparse autoencoders."
@@ -63,7 +63,7 @@ lint: setup ## Check code, chapters, types, spelling and workflows
 	$(RUN) -m ruff format --check $(wildcard $(PYTHON_CODE))
 	$(RUN) tools/chapters.py check
 	$(RUN) -m mypy
-	$(RUN) -m codespell_lib
+	files=$$(git ls-files) && $(RUN) -m codespell_lib $$files book/*.md
 	$(RUN) -m jactionlint --no-hints --ignore unpinned-uses
 
 format: setup ## Format code and chapters

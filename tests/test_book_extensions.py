@@ -59,6 +59,65 @@ def test_the_digest_follows_the_model_and_the_text_asked_for(extension, project,
     assert digest(project) != before
 
 
+@pytest.mark.parametrize("setting", ["SAEBOOK_MODEL", "SAEBOOK_TEXT"])
+@pytest.mark.parametrize("name", ["model.safetensors", "train/data.arrow"])
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_the_digest_follows_the_content_of_a_folder_given_as_model_or_text(
+    extension, project, monkeypatch, setting, name, is_relative
+):
+    digest = extension("execution_cache").inputs_digest
+    file = project / "given" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"old")
+    monkeypatch.setenv(setting, "given" if is_relative else str(project / "given"))
+    before, time = digest(project), file.stat().st_mtime_ns
+    file.write_bytes(b"new")
+    os.utime(file, ns=(time, time))
+    assert digest(project) != before
+    file.write_bytes(b"old")
+    assert digest(project) == before
+
+
+def test_the_digest_follows_the_content_of_a_file_given_as_text(extension, project, monkeypatch):
+    digest = extension("execution_cache").inputs_digest
+    file = project / "[a] *.jsonl"
+    file.write_text("old")
+    monkeypatch.setenv("SAEBOOK_TEXT", str(file))
+    before = digest(project)
+    file.write_text("new")
+    assert digest(project) != before
+
+
+def test_a_folder_given_from_the_root_on_is_found_from_a_chapter(extension, project, monkeypatch):
+    (project / "models" / "mine").mkdir(parents=True)
+    monkeypatch.setenv("SAEBOOK_MODEL", "models/mine")
+    monkeypatch.setenv("SAEBOOK_TEXT", "NeelNanda/pile-10k")
+    module = extension("execution_cache")
+    before = module.inputs_digest(project)
+    module._fix_places(project)
+    assert os.environ["SAEBOOK_MODEL"] == str(project / "models" / "mine")
+    assert os.environ["SAEBOOK_TEXT"] == "NeelNanda/pile-10k"
+    assert module.inputs_digest(project) == before
+
+
+LEFT_BEHIND = ".DS_Store ._x.py .git/index .cache/x.json .x.py.swp x.py~ #x.py# x.bak x.py.orig"
+LEFT_BEHIND += " __pycache__/x.pyc saebook.egg-info/PKG-INFO Thumbs.db"
+
+
+@pytest.mark.parametrize("name", LEFT_BEHIND.split())
+@pytest.mark.parametrize("folder", ["src/saebook/data", "src/saebook", "book/_static", "given"])
+def test_what_systems_and_editors_leave_behind_is_no_input(
+    extension, project, monkeypatch, folder, name
+):
+    module = extension("execution_cache")
+    (project / "given").mkdir()
+    monkeypatch.setenv("SAEBOOK_MODEL", str(project / "given"))
+    before = module.inputs_digest(project), module.site_digest(project)
+    (project / folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (project / folder / name).write_text("left behind")
+    assert (module.inputs_digest(project), module.site_digest(project)) == before
+
+
 @pytest.mark.parametrize("path", ["book/intro.md", "README.md", "tests/test_x.py", "_config.yml"])
 def test_the_digest_leaves_out(extension, project, path):
     digest = extension("execution_cache").inputs_digest
@@ -113,6 +172,46 @@ def test_half_written_outputs_are_forgotten_and_whole_ones_kept(extension, tmp_p
     extension("execution_cache").drop_torn(tmp_path)
     assert [record.uri for record in store.list_cache_records()] == ["whole"]
     assert [name for name, file in files.items() if file.parent.exists()] == ["whole"]
+
+
+def chapter(tags, *, code="x = 1", **metadata):
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    output = new_output("stream", name="stdout", text="x")
+    cell = new_code_cell(code, metadata={"tags": tags, **metadata}, outputs=[output])
+    return new_notebook(cells=[cell])
+
+
+@pytest.fixture
+def store(extension, tmp_path):
+    """A cache that holds one chapter, whose cell is hidden."""
+    from jupyter_cache.base import CacheBundleIn
+
+    cache = extension("execution_cache").ChapterCache(tmp_path)
+    executed = CacheBundleIn(chapter(["hide-input"]), "chapter")
+    cache.cache_notebook_bundle(executed, check_validity=False)
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("tags", "metadata"),
+    [([], {}), (["remove-cell", "a"], {}), ([], {"mystnb": {"image": {"alt": "A"}}})],
+)
+def test_how_a_cell_is_shown_does_not_change_its_outputs(store, tags, metadata):
+    _, merged = store.merge_match_into_notebook(chapter(tags, **metadata))
+    assert merged.cells[0].outputs[0].text == "x"
+    assert merged.cells[0].metadata == {"tags": tags, **metadata}
+
+
+@pytest.mark.parametrize("tag", ["raises-exception", "skip-execution", "remove-stderr"])
+def test_a_tag_that_changes_what_runs_asks_for_other_outputs(store, tag):
+    with pytest.raises(KeyError):
+        store.match_cache_notebook(chapter(["hide-input", tag]))
+
+
+def test_other_code_asks_for_other_outputs(store):
+    with pytest.raises(KeyError):
+        store.match_cache_notebook(chapter(["hide-input"], code="x = 2"))
 
 
 def mended(extension, body):

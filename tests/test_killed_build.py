@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ jupytext:
     extension: .md
     format_name: myst
 kernelspec:
+  display_name: Python 3
   name: python3
 ---
 
@@ -55,6 +57,18 @@ print("came to its end")
 ```
 """
 INTRO = "# A tiny book\n\nTwo chapters.\n"
+NEEDED = "execution|claims|replicated"  # extensions
+FALSE = """
+```{code-cell}
+from saebook import claims
+
+claims.check("%s-false", "A half is more", claims.at_least(0.5, 0.75))
+```
+
+```{code-cell}
+print("and then")
+```
+"""
 PATIENCE = 120  # seconds until a test gives up
 
 
@@ -74,7 +88,7 @@ class Book:
             "only_build_toc_files": True,
             "execute": real["execute"],
             "sphinx": {
-                "local_extensions": {k: v for k, v in extensions if "execution" in k},
+                "local_extensions": {k: v for k, v in extensions if re.search(NEEDED, k)},
                 "config": {"nb_execution_raise_on_error": True, "nb_ipywidgets_js": {}},
             },
         }))  # fmt: skip
@@ -84,6 +98,7 @@ class Book:
             "chapters": [{"file": "book/quick"}, {"file": "book/slow"}],
         }))  # fmt: skip
         self.write("src/saebook/value.py", "VALUE = 1\n")
+        self.write("requirements.txt", "torch\n")
         self.write("book/intro.md", INTRO)
         self.write("book/quick.md", HEADER + QUICK)
         self.write("book/slow.md", HEADER + SLOW)
@@ -94,20 +109,20 @@ class Book:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
-    def start(self) -> subprocess.Popen:
+    def start(self, **settings: str) -> subprocess.Popen:
         """A build in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, self.root / "tools" / "build_book.py"],
-            env={**os.environ, "JOBS": "2"},
+            env={**os.environ, "CI": "", "STRICT": "", "JOBS": "2", **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
-    def build(self) -> tuple[int, str]:
+    def build(self, **settings: str) -> tuple[int, str]:
         """Exit status and messages of a build."""
-        process = self.start()
+        process = self.start(**settings)
         output, _ = process.communicate(timeout=PATIENCE)
         return process.returncode, output
 
@@ -223,6 +238,61 @@ def test_only_a_changed_chapter_runs_again_and_two_builds_at_a_time_are_refused(
     assert first.communicate(timeout=PATIENCE) and first.returncode == 0
     assert book.outputs() == ["the value is 1", "went to its end"]
     assert sorted(book.runs().split()) == ["quick", "slow", "slow"]
+
+
+def test_a_tag_for_the_eye_changes_the_page_and_runs_nothing(book):
+    book.write("book/quick.md", HEADER + QUICK.replace("}\n", "}\n:tags: [hide-input]\n"))
+    status, output = book.build()
+    assert status == 0, output
+    assert "tag_hide-input" in book.pages()["quick.html"]
+    assert book.outputs() == ["the value is 1", "came to its end"]
+    assert sorted(book.runs().split()) == ["quick", "slow"]
+
+
+def test_a_text_on_stderr_is_told_and_the_build_passes_when_its_cause_is_gone(book):
+    noisy = "if Path('../noise').exists():\n    print('a warning', file=sys.stderr)\nprint("
+    book.write("book/quick.md", HEADER + QUICK.replace("print(", noisy))
+    book.write("noise", "")
+    status, output = book.build()
+    assert status == 1
+    assert "book/quick.md wrote to stderr" in output
+    assert "The cell on line 12:" in output and "\n\na warning\n" in output
+    (book.root / "noise").unlink()
+    status, output = book.build()
+    assert status == 0, output
+    assert book.outputs() == ["the value is 1", "came to its end"]
+
+
+def test_a_false_claim_marks_its_page_and_is_listed_and_the_site_is_published(book):
+    book.write("book/quick.md", HEADER + QUICK + FALSE % "quick")
+    status, output = book.build()
+    assert status == 0, output
+    assert "warning: 1 claim does not hold here:\n  book/quick, quick-false: A half is m" in output
+    page = BeautifulSoup(book.pages()["quick.html"], "html.parser")
+    claim = page.select_one("#claim-quick-false.claim-false")
+    assert claim.get_text(" ", strip=True) == "✗ Does not hold here. A half is more 0.5 ≥ 0.75"
+    assert page.select_one(".claims-false a")["href"] == "#claim-quick-false"
+    assert book.outputs() == ["the value is 1", "and then", "came to its end"]
+
+
+@pytest.mark.parametrize("settings", [{"STRICT": "1"}, {"CI": "true"}])
+def test_where_false_claims_fail_the_build_all_are_listed_at_once(book, settings):
+    book.write("book/quick.md", HEADER + QUICK + FALSE % "quick")
+    book.write("book/slow.md", HEADER + SLOW + FALSE % "slow")
+    status, output = book.build(**settings)
+    assert status == 1
+    assert "error: 2 claims do not hold here:" in output
+    assert "book/quick, quick-false" in output and "book/slow, slow-false" in output
+    assert not (book.root / "_build" / "html").exists()
+    status, output = book.build(STRICT="0", CI="true")
+    assert status == 0, output
+    assert sorted(book.runs().split()) == ["quick", "quick", "slow", "slow"]  # once more, kept
+
+
+def test_another_value_of_strict_is_named(book):
+    status, output = book.build(STRICT="yes")
+    assert status == 1
+    assert output.strip() == "error: STRICT must be 0 or 1, got 'yes'"
 
 
 @pytest.mark.parametrize(

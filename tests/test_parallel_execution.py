@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from jupyter_cache import get_cache
 from myst_nb.core.config import NbParserConfig
 from myst_nb.core.execute import ExecutionError
 from myst_parser.config.main import MdParserConfig
@@ -39,15 +38,16 @@ def parallel(monkeypatch):
     monkeypatch.delenv("JOBS", raising=False)
     monkeypatch.delenv("CHAPTER", raising=False)
     module = importlib.import_module("parallel_execution")
-    for name in module.KERNEL_SETTINGS:
+    for name in (*module.KERNEL_SETTINGS, *module.KERNEL_FOLDERS):
         monkeypatch.setenv(name, "")  # so that it is put back
     yield module
     gc.collect()  # here, where the warnings of those loops are ignored
-    sys.modules.pop("parallel_execution", None)
+    for name in ("parallel_execution", "execution_cache"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
-def book(tmp_path):
+def book(tmp_path, parallel):
     """A book of two pages; `write` adds one with a single cell."""
     env = SimpleNamespace(
         myst_config=MdParserConfig(),
@@ -57,12 +57,13 @@ def book(tmp_path):
     )
     config = SimpleNamespace(nb_execution_cache_path=str(tmp_path / "cache"))
     config.nb_execution_timeout = 90
-    app = SimpleNamespace(config=config)
+    app = SimpleNamespace(config=config, srcdir=str(tmp_path))
 
     def write(name, code):
         (tmp_path / f"{name}.md").write_text(f"{HEAD}\n```{{code-cell}} python\n{code}\n```\n")
 
-    return SimpleNamespace(app=app, env=env, write=write, cache=get_cache(tmp_path / "cache"))
+    cache = parallel.ChapterCache(tmp_path / "cache")
+    return SimpleNamespace(app=app, env=env, write=write, cache=cache)
 
 
 def cached(book):
@@ -96,6 +97,71 @@ def test_a_kernel_computes_on_one_thread(parallel, book):
     book.write("a", "import os\nassert os.environ['OMP_NUM_THREADS'] == '1'")
     parallel._execute(book.app, book.env, ["a"])
     assert cached(book) == {"a"}
+
+
+FONTS = """
+import os, pathlib
+here = pathlib.Path(os.environ["MPLCONFIGDIR"])
+found = {file.name: file.stat().st_mtime_ns for file in here.glob("fontlist*")}
+import matplotlib.pyplot
+assert found == {file.name: file.stat().st_mtime_ns for file in here.glob("fontlist*")} != {}
+assert here.parents[1] == pathlib.Path("_build").resolve()
+assert pathlib.Path(get_ipython().ipython_dir) == here.parent / "ipython"
+"""
+
+
+def test_a_home_that_cannot_be_written_disturbs_no_kernel_and_fonts_are_found_before(
+    parallel, book, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))  # not even for root
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    book.env.mystnb_config = NbParserConfig(output_stderr="remove-warn")
+    book.write("a", FONTS)
+    parallel._execute(book.app, book.env, ["a"])
+    assert cached(book) == {"a"}
+
+
+def test_a_folder_that_the_reader_names_stays(parallel, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel.subprocess, "run", lambda *_, **__: None)
+    monkeypatch.setenv("IPYTHONDIR", "mine")
+    parallel._prepare(tmp_path)
+    assert os.environ["IPYTHONDIR"] == "mine"
+    assert os.environ["MPLCONFIGDIR"] == str(tmp_path / "matplotlib")
+    assert [path.name for path in tmp_path.iterdir()] == ["matplotlib"]
+
+
+NOISE = "import os, sys\nprint('noise', file=sys.stderr if os.environ['NOISY'] else sys.stdout)"
+
+
+def test_a_chapter_that_writes_to_stderr_is_told_and_runs_again_when_that_is_mended(
+    parallel, book, monkeypatch
+):
+    monkeypatch.setenv("NOISY", "yes")
+    book.env.mystnb_config = NbParserConfig(output_stderr="remove-warn")
+    book.write("good", "assert True")
+    book.write("noisy", NOISE)
+    with pytest.raises(ExecutionError, match="noisy") as told:
+        parallel._execute(book.app, book.env, ["noisy", "good"])
+    rule, line = "-" * 18, len(HEAD.splitlines()) + 2
+    code = f"{rule}\n{NOISE}\n{rule}"
+    assert str(told.value.__cause__) == f"The cell on line {line}:\n{code}\n\nnoise"
+    assert cached(book) == {"good"}
+    monkeypatch.setenv("NOISY", "")
+    parallel._execute(book.app, book.env, ["noisy", "good"])
+    assert cached(book) == {"good", "noisy"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "tag"), [("remove-warn", ":tags: [remove-stderr]\n"), ("show", "")]
+)
+def test_a_chapter_that_may_write_to_stderr_is_kept(parallel, book, monkeypatch, setting, tag):
+    monkeypatch.setenv("NOISY", "yes")
+    book.env.mystnb_config = NbParserConfig(output_stderr=setting)
+    book.write("noisy", tag + NOISE)
+    parallel._execute(book.app, book.env, ["noisy"])
+    assert cached(book) == {"noisy"}
 
 
 def test_slow_chapters_start_first_in_the_order_given(parallel, book):

@@ -29,6 +29,11 @@ ADVICE = (
     "Mend the chapter or the library and run the same command again: only what changed runs anew."
 )
 PREVIEW = BUILD / "chapter" / "html"
+VERBS = {
+    "CellExecutionError": "failed",
+    "CellTimeoutError": "took too long",
+    "StderrError": "wrote to stderr, which only a cell with the tag remove-stderr may do",
+}
 
 
 def choose(chapter):
@@ -122,7 +127,7 @@ def explain(fault):
     error = fault if isinstance(fault, Exception) else None
     told = {type(cause).__name__: str(cause).strip() for cause in causes(error)}
     chapter = told.get("ExecutionError", "a chapter")
-    for kind, verb in {"CellExecutionError": "failed", "CellTimeoutError": "took too long"}.items():
+    for kind, verb in VERBS.items():
         if kind in told:
             return f"a cell of {chapter} {verb}.\n\n{told[kind]}"
     return "the book was not built: its warnings and errors, all of them faults, are above."

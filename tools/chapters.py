@@ -16,8 +16,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from sphinx_external_toc.parsing import parse_toc_yaml
+
 ROOT = Path(__file__).resolve().parent.parent
-BOOK = ROOT / "book"
 OPENING = re.compile(r"^(?P<fence>`{3,}|~{3,})\{code-cell\}")
 
 
@@ -72,6 +73,15 @@ def as_notebook(lines, cells):
         for index, cell in enumerate(cells)
     ]
     return {"cells": entries, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+
+
+def find_chapters(root):
+    """The pages that the table of contents lists, and those that lie in `book/` itself.
+
+    Other folders in there, such as an environment, hold Markdown of others.
+    """
+    listed = (root / f"{name}.md" for name in parse_toc_yaml(root / "_toc.yml"))
+    return sorted({*(root / "book").glob("*.md"), *filter(Path.exists, listed)})
 
 
 def ruff(*arguments):
@@ -131,7 +141,7 @@ class Workbench:
 def main(arguments):
     if not arguments or arguments[0] not in ("check", "format"):
         sys.exit(__doc__)
-    chapters = [Path(name).resolve() for name in arguments[1:]] or sorted(BOOK.rglob("*.md"))
+    chapters = [Path(name).resolve() for name in arguments[1:]] or find_chapters(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(folder, chapters)
         if arguments[0] == "format":

@@ -27,7 +27,6 @@ from pathlib import Path
 import jupytext
 import nbformat
 import yaml
-from jupyter_cache import get_cache
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from tqdm import tqdm
@@ -36,7 +35,7 @@ from build_book import ROOT, isolate
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import replications as table
-from execution_cache import inputs_digest
+from execution_cache import ChapterCache, inputs_digest
 from parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 from replications import OWN, PROMISED, ROOM, Run
 
@@ -140,7 +139,7 @@ def run_of(job, notebook, seconds):
 
 def from_build(chapter):
     """The chapter's own draw from the last `make book`, or None where the chapter has changed."""
-    cache = get_cache(ROOT / "_build" / ".jupyter_cache" / inputs_digest(ROOT))
+    cache = ChapterCache(ROOT / "_build" / ".jupyter_cache" / inputs_digest(ROOT))
     executed = ROOT / "_build" / "draft" / "jupyter_execute" / "book" / f"{chapter}.ipynb"
     with contextlib.suppress(OSError, KeyError):
         page = nbformat.read(executed, as_version=4)

@@ -21,13 +21,12 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from jupyter_cache import get_cache
 
 from setup_env import REQUIREMENTS, ROOT, environment
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from claims_ledger import MIME as CLAIM
-from execution_cache import inputs_digest
+from execution_cache import ChapterCache, inputs_digest
 from parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 
 PUBLISHED = ROOT / "_build" / "html" / "notebooks"
@@ -180,7 +179,7 @@ def of_book(name):
     """
     page = EXECUTED / f"{name}.ipynb"
     try:
-        cache = get_cache(CACHES / inputs_digest(ROOT))
+        cache = ChapterCache(CACHES / inputs_digest(ROOT))
         record = cache.match_cache_notebook(nbformat.read(page, as_version=4))
     except (OSError, KeyError) as error:
         raise RunError(f"the book has not run {name} in its present state: `make book`") from error

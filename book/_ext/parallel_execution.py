@@ -2,18 +2,21 @@
 
 Small SAEs keep one core busy, whatever the number of threads. So each chapter gets one thread, and
 as many chapters run at a time as there are cores. Outputs go into the cache that MyST-NB looks into
-when it reads a page; a chapter enters it only when it has run to its end.
+when it reads a page; a chapter enters it only when it has run to its end, and wrote nothing to
+stderr where that is a fault: kept, it would fail every later build, whatever was mended.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import joblib
-from jupyter_cache import get_cache
+from execution_cache import ChapterCache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 from myst_nb.core.execute import ExecutionError
@@ -29,6 +32,14 @@ KERNEL_SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
 }
+# What Matplotlib and IPython keep in the reader's home, which may be read-only or hold settings of
+# the reader's own. No other library writes there, and Hugging Face's downloads belong there.
+KERNEL_FOLDERS = {"MPLCONFIGDIR": "matplotlib", "IPYTHONDIR": "ipython"}
+RULE = "-" * 18
+
+
+class StderrError(Exception):
+    """A cell wrote to stderr: a library's warning or a progress bar."""
 
 
 def jobs() -> int:
@@ -84,14 +95,41 @@ def _only(env, missing: dict, chapter: str) -> dict:
     return {name: notebook for name, notebook in missing.items() if name == chapter}
 
 
+def _prepare(kernels: Path) -> None:
+    """Set the variables that kernels inherit, and fill the folders that they share.
+
+    A folder that the reader's own variable names stays. Matplotlib looks for fonts the first time,
+    and warns on stderr where that takes long: better here than in a cell.
+    """
+    os.environ.update(KERNEL_SETTINGS)
+    for name, folder in KERNEL_FOLDERS.items():
+        if not os.environ.get(name):
+            os.environ[name] = str(kernels / folder)
+            (kernels / folder).mkdir(parents=True, exist_ok=True)
+    find_fonts = [sys.executable, "-c", "import matplotlib.font_manager"]
+    subprocess.run(find_fonts, capture_output=True, check=False)  # a chapter tells of a failure
+
+
+def stderr_fault(notebook) -> StderrError | None:
+    """The first cell that wrote to stderr and has no tag `remove-stderr`: place, code and text."""
+    lines = notebook.metadata.get("source_map") or [0] * len(notebook.cells)
+    for line, cell in zip(lines, notebook.cells, strict=True):
+        written = [out.text for out in cell.get("outputs", ()) if out.get("name") == "stderr"]
+        if written and "remove-stderr" not in cell.metadata.get("tags", ()):
+            code = f"{RULE}\n{cell.source}\n{RULE}"
+            return StderrError(f"The cell on line {line}:\n{code}\n\n{''.join(written).rstrip()}")
+    return None
+
+
 def _execute(app, env, docnames) -> None:
-    cache = get_cache(app.config.nb_execution_cache_path)
+    cache = ChapterCache(app.config.nb_execution_cache_path)
     missing = _missing(env, cache, docnames)
     if chapter := os.environ.get("CHAPTER"):
         missing = _only(env, missing, chapter)
     if not missing:
         return
-    os.environ.update(KERNEL_SETTINGS)
+    _prepare(Path(app.srcdir) / "_build" / "kernels")
+    may_write = env.mystnb_config.output_stderr in ("show", "remove")
     failures = {}
     with ThreadPoolExecutor(min(jobs(), len(missing))) as pool:
         runs = {
@@ -107,8 +145,9 @@ def _execute(app, env, docnames) -> None:
         }
         for number, run in enumerate(as_completed(runs), start=1):
             name, result = runs[run], run.result()
-            if result.err:
-                failures[name] = result.err
+            fault = result.err or (None if may_write else stderr_fault(result.nb))
+            if fault:
+                failures[name] = fault
             else:
                 path, data = env.doc2path(name), {"execution_seconds": result.time}
                 cache.cache_notebook_bundle(
@@ -116,7 +155,7 @@ def _execute(app, env, docnames) -> None:
                     check_validity=False,
                     overwrite=True,
                 )
-            ended = "failed after" if result.err else "ran in"
+            ended = "failed after" if fault else "ran in"
             LOGGER.info(f"[{number}/{len(runs)}] {name} {ended} {result.time:.0f} s")
     for name, error in failures.items():
         raise ExecutionError(env.doc2path(name)) from error
