@@ -142,6 +142,13 @@ def test_a_run_takes_the_place_of_an_earlier_one_of_its_kind_only():
     assert table.with_run([old, other], new := run(1)) == [other, new]
 
 
+def test_own_draws_stay_while_replications_of_their_code_do():
+    runs = [run(code="old"), run(1, code="old")]
+    runs = table.with_run(runs, run())
+    assert [r.code for r in runs] == ["old", "old", "new"]
+    assert table.with_run(runs, run(1)) == [run(), run(1)]
+
+
 # What is live
 
 
@@ -159,6 +166,17 @@ def test_replications_of_other_code_are_live_where_its_own_draw_is_todays():
     assert found["claim/c"].held == (True,)  # a refactoring that has not moved this number
     assert found["glue/x"].ranges == ((5, 5),)
     assert found["glue/y"].ranges == ()  # the change has moved this one
+
+
+def test_confirmed_replications_get_todays_code_and_others_keep_theirs():
+    now = run(glue__x=1, glue__y=2)
+    old_draw = run(code="old", glue__x=1, glue__y=2)
+    assert table.renewed([old_draw, run(1, code="old", glue__x=5, glue__y=6)], now) == [
+        run(1, glue__x=5, glue__y=6),
+        now,
+    ]
+    moved = [run(code="old", glue__x=1, glue__y=3), run(1, code="old", glue__x=5, glue__y=6)]
+    assert table.renewed(moved, now) == [*moved, now]
 
 
 def test_own_draws_of_another_processor_do_not_tell():

@@ -152,13 +152,6 @@ def from_build(chapter):
     return None
 
 
-def is_live(runs, now, job):
-    """Whether the table has a replication whose every row speaks of today's own draw."""
-    kept = [run for run in runs if run.key == (job.shift, job.environment, now.processor)]
-    found = table.records([*(run for run in runs if run.shift == OWN), *kept], now)
-    return bool(kept) and all(record.environments for record in found.values())
-
-
 class Bench:
     """The tables of some chapters, and what is still to do."""
 
@@ -173,7 +166,7 @@ class Bench:
     def _own(self, name):
         """Today's own draw, as far as it is known: from the table, else from the last build."""
         code, made_by = table.code_digest(ROOT, page_of(name)), table.processor()
-        same = [r for r in self.runs[name] if r.key == (OWN, "machine", made_by) and r.code == code]
+        same = [r for r in self.runs[name] if r.key == (OWN, "machine", made_by, code)]
         return same[0] if same else from_build(name)
 
     def keep(self, name, run):
@@ -183,11 +176,23 @@ class Bench:
         self.runs[name] = table.with_run(self.runs[name], run)
         table.write(self.path(name), self.runs[name])
 
+    def renew(self, name):
+        """Mark the replications that today's own draw confirms, and keep that draw with them."""
+        if self.runs[name]:
+            self.runs[name] = table.renewed(self.runs[name], self.own[name])
+            table.write(self.path(name), self.runs[name])
+
     def to_do(self, runs, environments):
-        """The replications that are not live."""
+        """The replications that are not there for today's code."""
         jobs = [job for name in self.names for job in plan(name, runs, environments)]
         jobs.sort(key=lambda job: job.shift)  # so that all chapters have about as many
-        return [j for j in jobs if not is_live(self.runs[j.chapter], self.own[j.chapter], j)]
+        return [job for job in jobs if not self._has(job)]
+
+    def _has(self, job):
+        own = self.own[job.chapter]
+        wanted = (job.shift, job.environment, own.processor, own.code)
+        runs = self.runs[job.chapter]
+        return any((r.shift, r.environment, r.processor, r.code) == wanted for r in runs)
 
 
 def run_all(bench, todo, title):
@@ -233,6 +238,8 @@ def replicate(folder, names, runs, environments):
     bench = Bench(folder, names)
     unknown = [Job(name, OWN, "machine") for name in names if bench.own[name] is None]
     faulty = run_all(bench, unknown, "own draws") if unknown else 0
+    for name in names:
+        bench.renew(name)
     todo = bench.to_do(runs, environments)
     for name in {job.chapter for job in todo}:
         bench.keep(name, bench.own[name])  # by which later changes are judged

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import dataclasses
 import hashlib
 import io
 import math
@@ -71,9 +72,10 @@ class Run:
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
-    def key(self) -> tuple[int, str, str]:
-        """What two runs may not share in a table."""
-        return self.shift, self.environment, self.processor
+    def key(self) -> tuple[int, str, str, str]:
+        """What two runs may not share in a table: own draws of each code stay, to judge others by."""
+        code = self.code if self.shift == OWN else ""
+        return self.shift, self.environment, self.processor, code
 
 
 # What a run found
@@ -209,8 +211,24 @@ def write(path: Path, runs: Iterable[Run]) -> None:
 
 
 def with_run(runs: Iterable[Run], new: Run) -> list[Run]:
-    """The runs with a new one, in the place of an earlier one of the same kind."""
-    return [*(run for run in runs if run.key != new.key), new]
+    """The runs with a new one, in the place of an earlier one of the same kind.
+
+    Own draws of other code go when no replication of that code is left.
+    """
+    runs = [*(run for run in runs if run.key != new.key), new]
+    codes = {new.code, *(run.code for run in runs if run.shift != OWN)}
+    return [run for run in runs if run.code in codes]
+
+
+def renewed(runs: list[Run], now: Run) -> list[Run]:
+    """The runs, with today's code for those whose every row today's own draw confirms."""
+    own = [run for run in runs if run.shift == OWN]
+    found = [dataclasses.replace(r, code=now.code) if _is_live(r, own, now) else r for r in runs]
+    return with_run(found, now)
+
+
+def _is_live(run: Run, own: list[Run], now: Run) -> bool:
+    return run.shift != OWN and all(r.environments for r in records([*own, run], now).values())
 
 
 # What it says of the present book
