@@ -1,5 +1,7 @@
 """Activations are the model's own, and replacing them does what it says and no more."""
 
+import math
+
 import pytest
 import torch
 
@@ -114,26 +116,29 @@ def test_no_hook_stays_behind(model, tokens):
     assert torch.equal(run_replaced(model, tokens, HOOK, None), before)
 
 
-def test_identity_recovers_all_zero_ablation_nothing_and_the_mean_its_own_nothing(model, tokens):
+def test_splicing_gives_the_losses_of_its_replacements(model, tokens):
     acts = collect_activations(model, tokens, HOOK)
     mean = acts[:, 1:].mean((0, 1))
-    names = {"identity": identity, "zero": zero_ablation, "mean": mean_ablation(mean)}
-    clean, zero, by_mean = (
-        token_losses(model, tokens, HOOK, f).double().mean().item()
-        for f in (identity, zero_ablation, mean_ablation(mean))
-    )
-    if min(zero, by_mean) <= clean:  # an untrained model may gain by an ablation
-        with pytest.raises(ValueError, match="ablated must be above clean"):
-            splice(model, tokens, HOOK, names, mean=mean)
-        return
+    names = {"zero": zero_ablation, "mean": mean_ablation(mean)}
     found = splice(model, tokens, HOOK, names, mean=mean)
-    assert found.table["recovered"]["identity"] == 1
-    assert found.table["recovered"]["zero"] == 0
-    assert found.table["recovered_mean"]["mean"] == 0
-    assert (found.clean, found.zero, found.mean) == (clean, zero, by_mean)
+    losses = {
+        name: token_losses(model, tokens, HOOK, replace).double().mean().item()
+        for name, replace in {"clean": identity, **names}.items()
+    }
+    assert {"clean": found.clean, "zero": found.zero, "mean": found.mean} == losses
+    assert found.table["loss"].to_dict() == {name: losses[name] for name in names}
 
 
-def test_the_embedded_model_recovers_by_the_same_rule():
+def test_where_an_ablation_does_not_raise_the_loss_no_share_is_defined(model, tokens):
+    """An untrained model gains by zeros, and loses by a mean that promises one token everywhere."""
+    promise = 100 * model.bridge.W_U[:, 5] / model.bridge.ln_final.weight
+    found = splice(model, tokens, model.hook_after_block(1), {"same": identity}, mean=promise)
+    assert found.zero < found.clean < found.mean
+    assert math.isnan(found.table.loc["same", "recovered"])
+    assert found.table.loc["same", "recovered_mean"] == 1
+
+
+def test_identity_recovers_all_zero_ablation_nothing_and_the_mean_its_own_nothing():
     """The trained model, where ablations do hurt."""
     model = load_language_model("embedded")
     text = "Parameters\n----------\nx : array_like\n    The input data. Returns the mean of x. " * 4

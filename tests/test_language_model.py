@@ -1,5 +1,6 @@
 """Models and texts load whole or not at all, through sae-lens' bridge, with no network."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from saebook import language_model
+from saebook.activations import run_replaced
 from saebook.language_model import LoadError, load_language_model, load_texts
 
 
@@ -40,6 +42,53 @@ def test_a_saved_model_gives_the_logits_of_its_own_class(saved_model):
     tokens = torch.tensor([[0, 5, 9, 200, 7]])
     whole = AutoModelForCausalLM.from_pretrained(saved_model)(tokens).logits
     assert torch.allclose(model.bridge(tokens), whole, atol=1e-5)
+
+
+def save_llama(folder, **options):
+    """Put a tiny Llama in place of the model in a folder."""
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    cfg = LlamaConfig(vocab_size=300, num_hidden_layers=2, bos_token_id=0, eos_token_id=0, **shape)
+    cfg.update(options)
+    LlamaForCausalLM(cfg).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_model_is_put_on_the_device_that_is_asked_for(saved_model, trained):
+    save_llama(saved_model)
+    model = load_language_model(str(saved_model), trained=trained, device="meta")
+    assert model.device.type == "meta"
+    assert {weight.device.type for weight in model.bridge.parameters()} == {"meta"}
+    logits = run_replaced(model, torch.tensor([[0, 5, 9]]), "blocks.0.hook_out", torch.zeros_like)
+    assert logits.device.type == "meta"
+    assert logits.shape == (1, 3, 300)
+
+
+def test_a_prompt_starts_with_the_models_own_separator(saved_model):
+    tokenizer = AutoTokenizer.from_pretrained(saved_model)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})  # takes an id that the model lacks
+    model = dataclasses.replace(load_language_model(str(saved_model)), tokenizer=tokenizer)
+    ids = model.prompt("cat 1 sat")
+    assert ids[0, 0] == tokenizer.bos_token_id == 300
+    assert tokenizer.decode(ids[0, 1:]) == "cat 1 sat"
+
+
+def test_contexts_are_as_long_as_the_model_takes_but_not_longer(saved_model):
+    model = load_language_model(str(saved_model))
+    texts = ["cat 1 sat on mat 3, and dog 1 did not"] * 20
+    assert model.contexts(texts).shape[1] == model.n_ctx == 16
+    assert model.contexts(texts, n_ctx=5, max_contexts=2).shape == (2, 5)
+    for n_ctx in (0, 17):
+        with pytest.raises(ValueError, match=rf"n_ctx must be in \[2, 16\], got {n_ctx}"):
+            model.contexts(texts, n_ctx=n_ctx)
+
+
+def test_contexts_of_a_model_of_long_contexts_stay_short_unless_asked_for(saved_model):
+    save_llama(saved_model, max_position_embeddings=131_072)
+    model = load_language_model(str(saved_model))
+    texts = ["cat 1 sat on mat 3, and dog 1 did not"] * 200
+    assert model.n_ctx == 131_072
+    assert model.contexts(texts).shape[1] == 256
+    assert model.contexts(texts, n_ctx=1000).shape[1] == 1000
 
 
 def test_the_environment_names_the_model_and_the_text(saved_model, tmp_path, monkeypatch):

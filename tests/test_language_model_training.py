@@ -8,7 +8,7 @@ import torch
 
 from saebook import _checkpoints
 from saebook import language_model_training as training
-from saebook.language_model_training import TrainingPlan, token_losses, train_language_model
+from saebook.language_model_training import TrainingPlan, train_language_model
 
 PLAN = TrainingPlan(
     d_model=16, n_layers=2, n_heads=2, steps=30, batch_size=4, warm_up_steps=5, dtype="float32"
@@ -32,13 +32,6 @@ def loss(model):
 def test_a_sequence_that_counts_is_learned_below_the_unigram():
     trained = train(dataclasses.replace(PLAN, steps=150, lr=1e-2))
     assert loss(trained) < 0.5 < math.log(7)
-
-
-def test_the_losses_of_tokens_average_to_the_loss_whatever_the_batch():
-    model = train()
-    losses = token_losses(model, CONTEXTS, batch_size=5)
-    assert losses.shape == (12, 11)
-    assert losses.mean().item() == pytest.approx(loss(model), rel=1e-5)
 
 
 def test_the_same_plan_gives_the_same_weights_and_another_seed_others():

@@ -1,5 +1,6 @@
 """`python -m saebook` lists chapters, modules and commands, and imports nothing heavy for it."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,15 @@ from saebook import __main__ as overview
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*arguments, cwd=ROOT, code=None):
+def run(*arguments, cwd=ROOT, code=None, **environment):
     command = ["-c", code] if code else ["-m", "saebook", *arguments]
     return subprocess.run(
-        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, check=True
+        [sys.executable, *command],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
 
 
@@ -46,6 +52,14 @@ def test_help_lists_the_chapters_the_modules_and_the_commands_of_the_checkout():
 
 def test_no_arguments_are_taken_for_help():
     assert run() == run("--help")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict", "latin-1"])
+def test_a_terminal_that_lacks_letters_shows_marks_in_their_place(encoding):
+    text = run("--help", PYTHONIOENCODING=encoding)
+    whole = run("--help", PYTHONIOENCODING="utf-8")
+    name = encoding.split(":")[0]
+    assert text == whole.encode(name, "replace").decode(name)
 
 
 def test_the_version_is_printed():

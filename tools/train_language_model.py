@@ -17,9 +17,9 @@ import torch
 
 from saebook.docstrings import PACKAGES, read_docstrings
 from saebook.language_model import CARD, FOLDER, file_digest
-from saebook.language_model_training import TrainingPlan, token_losses, train_language_model
+from saebook.language_model_training import TrainingPlan, train_language_model
 from saebook.ngrams import fit_ngrams
-from saebook.tokens import count_bytes, make_contexts, train_tokenizer
+from saebook.tokens import count_bytes, make_contexts, next_token_losses, train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "_build" / "language_model"
@@ -80,7 +80,7 @@ def measure(model, tokenizer, contexts):
     """
     say("measuring, a few minutes")
     held_out = contexts["held-out"]
-    losses = {"model": token_losses(model, held_out).double()}
+    losses = {"model": next_token_losses(lambda rows: model(rows).logits, held_out).double()}
     for n in (1, 2, 3, 4, 5):
         ngrams = fit_ngrams(contexts["train"].numpy(), vocab_size=VOCAB_SIZE, n=n)
         losses[f"{n}-gram"] = -torch.from_numpy(ngrams.log_probabilities(held_out.numpy()))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +104,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"saebook {__version__}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack letters of the titles
     parser.parse_args()
     parser.print_help()
 

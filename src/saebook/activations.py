@@ -1,8 +1,9 @@
 """Activations at a hook point of a language model, and its losses with them replaced.
 
 The first position of every context is the separator, whose activation is the same in all contexts
-and, in large models, many times longer than others. Replacements leave it alone. Taught in the
-chapter "SAEs on a language model".
+and, in large models, many times longer than others. Replacements leave it alone. The model
+works on its own device; what comes of it is where the tokens are, unless said otherwise. Taught in
+the chapter "SAEs on a language model".
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def collect_activations(
 ) -> Float[Tensor, "n_contexts n_ctx d_model"]:
     """Activations at a hook point, (n_contexts, n_ctx, d_model), a few contexts at a time.
 
+    They are on the CPU, whatever the model's device.
+
     Args:
         hook_name: such as `LanguageModel.hook_after_block` gives.
         batch_size: contexts in one pass of the model.
@@ -57,7 +60,7 @@ def collect_activations(
     rows = tqdm(tokens.split(batch_size), desc="Activations", disable=None if progress else True)
     for i, batch in enumerate(rows):
         acts = _activations_of(model, batch, hook_name, stop)
-        out[i * batch_size : i * batch_size + len(batch)] = acts.numpy()
+        out[i * batch_size : i * batch_size + len(batch)] = acts.cpu().numpy()
     if partial is None or path is None:
         return torch.from_numpy(out)
     out.flush()  # type: ignore[attr-defined]
@@ -75,6 +78,8 @@ def run_replaced(
 ) -> Float[Tensor, "n_contexts n_ctx vocab"]:
     """Logits with `replace(activations)` in place of the activations, but for the first position.
 
+    They are on the model's device, and so are the activations.
+
     Args:
         hook_name: where; may be None only if nothing is replaced.
         replace: takes and gives (n_contexts, n_ctx − 1, d_model); None runs the model as it is.
@@ -85,9 +90,9 @@ def run_replaced(
     """
     check_tokens(model, tokens)
     if replace is not None or hook_name is not None:
-        check_hook(model, hook_name)
-    if replace is None:
-        return model.bridge(tokens, return_type="logits")
+        hook_name = check_hook(model, hook_name)
+    if replace is None or hook_name is None:
+        return model.logits(tokens)
 
     def hook(acts: Tensor, hook: object) -> Tensor:
         new = replace(acts[:, 1:])
@@ -97,10 +102,9 @@ def run_replaced(
             )
         return torch.cat([acts[:, :1], new.to(acts)], dim=1)
 
-    return model.bridge.run_with_hooks(tokens, fwd_hooks=[(hook_name, hook)], return_type="logits")
+    return model.logits(tokens, [(hook_name, hook)])
 
 
-@torch.no_grad()
 def token_losses(
     model: LanguageModel,
     tokens: Int[Tensor, "n_contexts n_ctx"],
@@ -113,10 +117,9 @@ def token_losses(
 
     Raises what `run_replaced` raises.
     """
-    losses = []
-    for batch in tokens.split(check_positive_int("batch_size", batch_size)):
-        losses.append(next_token_losses(run_replaced(model, batch, hook_name, replace), batch))
-    return torch.cat(losses)
+    return next_token_losses(
+        lambda batch: run_replaced(model, batch, hook_name, replace), tokens, batch_size=batch_size
+    )
 
 
 def check_tokens(model: LanguageModel, tokens: Tensor) -> Tensor:
@@ -128,7 +131,7 @@ def check_tokens(model: LanguageModel, tokens: Tensor) -> Tensor:
         raise ValueError(
             f"tokens must have shape (n_contexts, 2 … {model.n_ctx}), got {tuple(tokens.shape)}"
         )
-    return check_ids("tokens", tokens, len(model.tokenizer))
+    return check_ids("tokens", tokens, len(model.vocabulary))
 
 
 def check_hook(model: LanguageModel, hook_name: str | None) -> str:
@@ -155,7 +158,7 @@ def _activations_of(
     found: list[Tensor] = []
     stop = stop if stop is not None and stop < model.n_layers else None
     model.bridge.run_with_hooks(
-        tokens,
+        tokens.to(model.device),
         fwd_hooks=[(hook_name, lambda acts, hook: found.append(acts))],
         return_type=None,
         stop_at_layer=stop,

@@ -49,23 +49,25 @@ def logit_effect(
 ) -> Float[Tensor, "n vocab"]:
     """What a small step along each direction adds to the logits by the direct path, (n, vocab).
 
-    The direct path goes from the residual stream through the final layer norm's weights to the
-    unembedding. Its scale is left out, and the mean over the vocabulary taken off, so only the
-    order and the ratios in a row mean something.
+    The direct path goes from the residual stream through the model's own final norm, which centres
+    (layer norm) or does not (RMSNorm), to the unembedding. The norm's scale is that of the
+    direction alone, and the mean over the vocabulary is taken off, so only the order and the ratios
+    in a row mean something.
 
     Raises:
         ValueError: for directions of another width.
     """
     check_finite("directions", check_shape("directions", directions, ("n", model.d_model)))
-    centred = directions - directions.mean(1, keepdim=True)  # as the layer norm does
-    norm = model.bridge.ln_final.weight
-    effect = (centred * norm) @ model.bridge.W_U
-    return effect - effect.mean(1, keepdim=True)
+    W_U = model.bridge.W_U[:, : len(model.vocabulary)]
+    norm = model.bridge.ln_final.original_component
+    steps = directions.to(W_U)
+    effect = (norm(steps) - norm(torch.zeros_like(steps))) @ W_U  # less the norm's bias
+    return (effect - effect.mean(1, keepdim=True)).to(directions)
 
 
 def top_tokens(effect: Float[Tensor, "n vocab"], n_tokens: int) -> Int[Tensor, "n {n_tokens}"]:
     """The tokens that each row raises most, (n, n_tokens)."""
-    check_positive_int("n_tokens", n_tokens)
+    check_in_range("n_tokens", check_positive_int("n_tokens", n_tokens), 1, effect.shape[1])
     return effect.topk(n_tokens, dim=1).indices
 
 
@@ -76,7 +78,7 @@ def steer(direction: Float[Tensor, " d_model"], strength: float) -> Replace:
     if norm == 0:
         raise ValueError("direction must not be zero")
     step = strength * direction / norm
-    return lambda acts: acts + step
+    return lambda acts: acts + step.to(acts)
 
 
 def ablate_latent(
@@ -94,19 +96,22 @@ def ablate_latent(
         ValueError: for an index out of range.
     """
     check_latent(sae, latent)
-    own = sae.decode(torch.nn.functional.one_hot(torch.tensor([latent]), sae.cfg.d_sae).float())
-    row = own[0] - sae.b_dec
-    along = row if direction is None else direction * (row.norm() / direction.norm())
+    one = torch.zeros(1, sae.cfg.d_sae).to(sae.b_dec)
+    one[0, latent] = 1
+    row = (sae.decode(one) - sae.b_dec)[0]
+    along = row if direction is None else direction.to(row)
+    along = along * (row.norm() / along.norm())
     return lambda acts: acts - sae.encode(acts)[..., latent, None] * along
 
 
 def random_directions_like(
     direction: Float[Tensor, " d_model"], n: int, *, generator: torch.Generator
 ) -> Float[Tensor, "{n} d_model"]:
-    """`n` random directions of the norm of `direction`, uniform on the sphere."""
+    """`n` random directions of the norm of `direction` and on its device, uniform on the sphere."""
     check_positive_int("n", n)
     check_generator("generator", generator)
-    rows = torch.randn(n, len(direction), generator=generator)
+    rows = torch.randn(n, len(direction), generator=generator, device=generator.device)
+    rows = rows.to(direction)
     return rows * (direction.norm() / rows.norm(dim=1, keepdim=True))
 
 
@@ -132,13 +137,13 @@ def group_log_odds(
         ValueError: for an empty group, ids outside the vocabulary, or what `run_replaced` raises.
     """
     ids = torch.as_tensor(group)
-    size = len(model.tokenizer)
+    size = len(model.vocabulary)
     if ids.numel() == 0 or int(ids.min()) < 0 or int(ids.max()) >= size:
         raise ValueError(f"group must hold token ids in [0, {size - 1}], got {ids.tolist()}")
     found = []
     for batch in tokens.split(check_positive_int("batch_size", batch_size)):
         log_p = run_replaced(model, batch, hook_name, replace).log_softmax(-1)
-        inside = log_p[..., ids].logsumexp(-1)
+        inside = log_p[..., ids.to(log_p.device)].logsumexp(-1).to(tokens.device)
         found.append(inside - torch.log1p(-inside.exp().clamp(max=1 - 1e-6)))
     odds = torch.cat(found)
     if where is None:

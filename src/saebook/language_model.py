@@ -10,28 +10,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from saebook._checks import check_in_range, check_one_of
 from saebook.docstrings import HELD_OUT, SPLITS, read_docstrings
-from saebook.tokens import make_contexts, token_strings
+from saebook.tokens import make_contexts, separator_id, token_strings
 
 __all__ = ["LanguageModel", "LoadError", "load_language_model", "load_texts"]
 
 EMBEDDED = "embedded"
 DOCSTRINGS = "docstrings"
 FOLDER = Path(__file__).parent / "data" / "language_model"
+LONGEST = 256  # tokens of a context by default: the logits of 16 such can fill gigabytes
 CARD = "card.json"
+
+Hook = Callable[..., Tensor]
 
 
 class LoadError(ValueError):
@@ -42,11 +45,13 @@ class LoadError(ValueError):
 class LanguageModel:
     """A language model with what reading it takes.
 
+    Some models have logits for ids that no token has, to round a size up. They are left out.
+
     Attributes:
         name: what it was loaded as.
         bridge: the model with hook points; sae-lens' SAEs can be attached to it.
         tokenizer: Hugging Face's, with a separator that starts each context.
-        n_ctx: the most tokens of a context.
+        n_ctx: the most tokens of a context that the model takes.
         n_parameters: number of weights, tied ones once.
         card: of the embedded model, what `make language-model` wrote of it; else empty.
     """
@@ -68,10 +73,15 @@ class LanguageModel:
         """Number of blocks."""
         return int(self.bridge.cfg.n_layers)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.bridge.W_U.device
+
     @cached_property
     def vocabulary(self) -> list[str]:
         """What each token stands for."""
-        return token_strings(self.tokenizer)
+        return token_strings(self.tokenizer)[: self.bridge.W_U.shape[1]]
 
     def hook_after_block(self, block: int) -> str:
         """The hook point of the residual stream after a block, counted from 0."""
@@ -82,20 +92,50 @@ class LanguageModel:
     def contexts(
         self, texts: Sequence[str], *, n_ctx: int | None = None, max_contexts: int | None = None
     ) -> Int[Tensor, "n_contexts n_ctx"]:
-        """Texts as rows of token ids, see `tokens.make_contexts`."""
-        return make_contexts(
-            self.tokenizer, texts, n_ctx=n_ctx or self.n_ctx, max_contexts=max_contexts
+        """Texts as rows of token ids, see `tokens.make_contexts`.
+
+        Args:
+            n_ctx: tokens of a row; by default as many as the model takes, but at most 256, since
+                the memory that a row needs grows with its length times the vocabulary.
+
+        Raises:
+            ValueError: for rows longer than the model takes, or what `make_contexts` raises.
+        """
+        length = min(self.n_ctx, LONGEST) if n_ctx is None else n_ctx
+        check_in_range("n_ctx", length, 2, self.n_ctx)
+        return make_contexts(self.tokenizer, texts, n_ctx=length, max_contexts=max_contexts)
+
+    def prompt(self, text: str) -> Int[Tensor, "1 n_tokens"]:
+        """The token ids of one text behind the model's own separator."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return torch.tensor([[separator_id(self.tokenizer), *ids]])
+
+    @torch.no_grad()
+    def logits(
+        self, tokens: Int[Tensor, "n_contexts n_ctx"], hooks: Sequence[tuple[str, Hook]] = ()
+    ) -> Float[Tensor, "n_contexts n_ctx vocab"]:
+        """Logits of the token that follows each, on the model's device.
+
+        Args:
+            hooks: names of hook points, and what is done to the activations there.
+        """
+        found = self.bridge.run_with_hooks(
+            tokens.to(self.device), fwd_hooks=list(hooks), return_type="logits"
         )
+        return found[..., : len(self.vocabulary)]
 
 
-def load_language_model(name: str | None = None, *, trained: bool = True) -> LanguageModel:
-    """Load a causal language model, on the CPU and in single precision.
+def load_language_model(
+    name: str | None = None, *, trained: bool = True, device: str | torch.device = "cpu"
+) -> LanguageModel:
+    """Load a causal language model in single precision.
 
     Args:
         name: "embedded", a folder that Hugging Face's `save_pretrained` wrote, or a name on its
             hub; by default what the environment variable `SAEBOOK_MODEL` says, else "embedded".
         trained: if not, the same architecture with the random weights of a fresh model, drawn with
             seed 0.
+        device: where its weights are put, such as "cpu" or "cuda".
 
     Raises:
         LoadError: for an unknown name, an incomplete or damaged file, or a hub that cannot be
@@ -113,13 +153,13 @@ def load_language_model(name: str | None = None, *, trained: bool = True) -> Lan
             model = AutoModelForCausalLM.from_config(model.config)
     n_parameters = sum(weight.numel() for weight in model.parameters())  # the bridge splits some
     bridge = SAETransformerBridge.boot_transformers(
-        source, hf_model=model.eval(), tokenizer=tokenizer, device="cpu"
+        source, hf_model=model.eval().to(device), tokenizer=tokenizer, device=device
     )
     return LanguageModel(
         name=name,
         bridge=bridge,
         tokenizer=tokenizer,
-        n_ctx=int(model.config.max_position_embeddings),
+        n_ctx=int(bridge.cfg.n_ctx),
         n_parameters=n_parameters,
         card=card,
     )

@@ -20,9 +20,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from saebook import _checkpoints
 from saebook._checks import check_one_of, check_positive, check_positive_int
 from saebook._running import step_bar
-from saebook.tokens import check_ids, next_token_losses
+from saebook.tokens import check_ids
 
-__all__ = ["TrainingPlan", "token_losses", "train_language_model"]
+__all__ = ["TrainingPlan", "train_language_model"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -120,15 +120,6 @@ def train_language_model(
     return model.eval().cpu()
 
 
-@torch.no_grad()
-def token_losses(
-    model: GPT2LMHeadModel, contexts: Int[Tensor, "n_contexts n_ctx"], *, batch_size: int = 32
-) -> Tensor:
-    """Cross-entropy in nats of every token after the first of its row, (n_contexts, n_ctx − 1)."""
-    batches = contexts.split(batch_size)
-    return torch.cat([next_token_losses(model(rows).logits, rows) for rows in batches])
-
-
 def _check_contexts(contexts: Tensor, vocab_size: int, batch_size: int) -> None:
     check_positive_int("vocab_size", vocab_size)
     if len(contexts) < batch_size:
@@ -155,9 +146,7 @@ def _fresh_model(
         use_cache=False,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(
-            plan.seed
-        )  # Hugging Face's initialisation draws from the global generator
+        torch.manual_seed(plan.seed)  # the initialisation draws from the global generator
         return GPT2LMHeadModel(cfg)
 
 

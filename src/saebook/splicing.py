@@ -5,6 +5,7 @@ Taught in the chapter "SAEs on a language model".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ def zero_ablation(acts: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shap
 
 def mean_ablation(mean: Float[Tensor, " d_model"]) -> Replace:
     """A replacement of every activation by the `mean`."""
-    return lambda acts: mean.expand_as(acts)
+    return lambda acts: mean.to(acts).expand_as(acts)
 
 
 def recovered_share(clean: float, spliced: float, ablated: float) -> float:
@@ -55,7 +56,8 @@ class Splice:
         zero: with the activations replaced by zeros.
         mean: with the activations replaced by their mean.
         table: one row a replacement, with `loss`, `recovered` (against `zero`) and
-            `recovered_mean` (against `mean`, which is harder to beat).
+            `recovered_mean` (against `mean`, which is harder to beat). A share is NaN if its
+            ablation does not raise the loss: then there is nothing to recover.
     """
 
     clean: float
@@ -89,13 +91,17 @@ def splice(
         return token_losses(model, tokens, hook_name, replace).double().mean().item()
 
     clean, zero, by_mean = loss(None), loss(zero_ablation), loss(mean_ablation(mean))
+
+    def share(spliced: float, ablated: float) -> float:
+        return recovered_share(clean, spliced, ablated) if ablated > clean else math.nan
+
     rows = {}
     for name, replace in replacements.items():
         found = loss(replace)
         rows[name] = {
             "loss": found,
-            "recovered": recovered_share(clean, found, zero),
-            "recovered_mean": recovered_share(clean, found, by_mean),
+            "recovered": share(found, zero),
+            "recovered_mean": share(found, by_mean),
         }
     return Splice(
         clean=clean, zero=zero, mean=by_mean, table=pd.DataFrame.from_dict(rows, orient="index")
