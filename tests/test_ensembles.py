@@ -20,6 +20,7 @@ from sae_lens import (
     MatryoshkaBatchTopKTrainingSAEConfig,
     SAETrainer,
     StandardTrainingSAEConfig,
+    TopKTrainingSAE,
     TopKTrainingSAEConfig,
 )
 from sae_lens.config import SAETrainerConfig
@@ -165,12 +166,12 @@ def sae_lens_trainer(
     return SAETrainer(cfg, sae, iter(()))
 
 
-def train_with_sae_lens(cfg, *, seed, steps, window, threshold_dtype=None, **schedule):
+def train_with_sae_lens(cfg, *, seed, steps, window, init=None, **schedule):
     """One SAE trained by sae-lens; also the largest number of dead latents it met."""
     torch.manual_seed(seed)
     sae = get_sae_training_class(cfg.architecture())[0](copy.deepcopy(cfg))
-    if threshold_dtype:
-        sae.threshold.data = sae.threshold.data.to(threshold_dtype)
+    if init:
+        init(sae)
     trainer = sae_lens_trainer(sae, steps=steps, window=window, **schedule)
     generator, most_dead = torch.Generator().manual_seed(99), 0
     for _ in range(steps):
@@ -270,14 +271,11 @@ def test_pre_activation_loss_of_jumprelu_equals_that_of_sae_lens():
         replace(cfg, dtype="float64", pre_act_loss_coefficient=0.01)
         for cfg in jumprelu("tanh", ste=True)
     ]
-    runs = [
-        train_with_sae_lens(cfg, seed=0, steps=100, window=3, threshold_dtype=torch.float64)
-        for cfg in cfgs
-    ]
 
     def widen(sae):
         sae.threshold.data = sae.threshold.data.double()
 
+    runs = [train_with_sae_lens(cfg, seed=0, steps=100, window=3, init=widen) for cfg in cfgs]
     saes = train_ensemble(
         cfgs,
         sample_batch,
@@ -596,6 +594,13 @@ BAD = {
     "checkpoint_every must be at least 1, got 0": {"checkpoint_every": 0},
     "dead_feature_window must be at least 0, got -1": {"dead_feature_window": -1},
     "cfgs must hold at least one sae-lens training config, got none": {"cfgs": [], "seeds": []},
+    "cfgs must be a sequence of sae-lens training configs, got BatchTopKTrainingSAEConfig": {
+        "cfgs": CFG
+    },
+    r"decoder_init_norm must be in \(0, inf\), got 0": {
+        "cfgs": [replace(CFG, decoder_init_norm=0)],
+        "seeds": [0],
+    },
     "cfgs must hold sae-lens training configs, got str": {"cfgs": ["batchtopk"], "seeds": [0]},
     r"cfgs must share one architecture of .*, got \['batchtopk', 'topk'\]": {
         "cfgs": [CFG, TopKTrainingSAEConfig(k=2, dtype="float64", **SHAPE)],
@@ -628,10 +633,13 @@ BAD = {
         "cfgs": [replace(CFG, dtype="bfloat16")],
         "seeds": [0],
     },
-    "seeds must hold one whole number per config, 6 in all, got 2 of them": {"seeds": [0, 1]},
-    "seeds must hold one whole number per config, 6 in all, got 5": {"seeds": 5},
+    "seeds must hold one whole number per config, 6 in all, got 2": {"seeds": [0, 1]},
+    "seeds must be a sequence of whole numbers, one per config, got int": {"seeds": 5},
     "seeds must be at least 0, got -1": {"seeds": [0, 1, 2, 3, 4, -1]},
     "generator must be a torch.Generator .*, got 3": {"generator": 3},
+    "sample_batch must be a function of a number of samples and a generator, got Tensor": {
+        "sample_batch": torch.zeros(32, D_IN)
+    },
     r"sample_batch must return a tensor of shape \(32, 12\), got \(32, 11\) at step 0": {
         "sample_batch": lambda n, g: sample_batch(n, g)[:, 1:]
     },
@@ -642,6 +650,14 @@ BAD = {
         "sample_batch": nan_batch
     },
     "init must hold one SAE per config, 6 in all, got 1": {"init": [BatchTopKTrainingSAE(CFG)]},
+    "init must be a sequence of SAEs, or a function, got BatchTopKTrainingSAE": {
+        "init": BatchTopKTrainingSAE(CFG)
+    },
+    "init must be a sequence of SAEs, or a function, got int": {"init": 3},
+    "init must be TrainingSAE, got 'sae' of type str": {"init": ["sae"] * 6},
+    r"init must have topk_threshold of shape \(\), got none": {
+        "init": [TopKTrainingSAE(TopKTrainingSAEConfig(k=2, dtype="float64", **SHAPE))] * 6
+    },
     r"init must have W_dec of shape \(20, 12\), got \(21, 12\)": {
         "init": [BatchTopKTrainingSAE(replace(CFG, d_sae=21))] * 6
     },

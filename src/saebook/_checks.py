@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -162,6 +163,20 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
         kinds = kind if isinstance(kind, tuple) else (kind,)
         wanted = " or ".join(each.__name__ for each in kinds)
         raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}")
+    return value
+
+
+def check_function(name: str, value: Any, signature: str) -> Any:
+    """Return `value` if it can be called and is no PyTorch module."""
+    if not callable(value) or isinstance(value, torch.nn.Module):
+        raise TypeError(f"{name} must be a function {signature}, got {type(value).__name__}")
+    return value
+
+
+def check_sequence(name: str, value: Any, of: str) -> Sequence[Any]:
+    """Return `value` if it is a list, a range or another sequence, or a NumPy array."""
+    if not isinstance(value, Sequence | np.ndarray):
+        raise TypeError(f"{name} must be a sequence of {of}, got {type(value).__name__}")
     return value
 
 

@@ -88,11 +88,11 @@ class Gate:
         return {"b_enc": 0.0} if self.has_encoder_bias else {}
 
     def state(self) -> dict[str, Tensor]:
-        """What the gate remembers from step to step."""
+        """What the gate remembers from step to step, by the name it has in a sae-lens SAE."""
         return {}
 
     def write_back(self, saes: Sequence[Any], last_step: int) -> None:
-        """Copy what the gate remembers into the trained sae-lens SAEs."""
+        """Tell sae-lens SAEs what they have to know besides the weights and the state."""
 
     def forward(self, stage: Stage) -> None:
         """Fill `stage.mask` and `stage.acts` from `stage.pre`."""

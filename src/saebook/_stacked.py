@@ -27,7 +27,7 @@ class Stack:
     """Weights, gradients and optimizer state of a few SAEs of one architecture and shape.
 
     Args:
-        saes: freshly initialised sae-lens training SAEs; their weights are copied.
+        saes: sae-lens training SAEs; their weights and what their gates remember are copied.
         device: where to train.
         dead_feature_window: a latent silent for more than this many steps is dead.
     """
@@ -47,6 +47,8 @@ class Stack:
             flat.grad = grad
         self.optimizer = torch.optim.Adam(self.flat, fused=True)
         self.gate = gate(self.cfgs, self.weights["W_dec"])
+        for name, remembered in self.gate.state().items():
+            remembered.copy_(torch.stack([getattr(sae, name) for sae in saes]))
         self.nesting = Nesting(self.cfgs, self.weights["W_dec"])
         self.since_fired = torch.zeros(self.weights["W_dec"].shape[:2], device=device)
 
@@ -118,11 +120,13 @@ class Stack:
 
     @torch.no_grad()
     def write_back(self, saes: Sequence[Any], *, last_step: int) -> None:
-        """Copy the trained weights into the sae-lens SAEs they came from."""
+        """Copy the trained weights and the gate's state into the SAEs they came from."""
         for i, sae in enumerate(saes):
             for name, weight in self.weights.items():
                 trained = weight[i].T if name == "W_enc" else weight[i]
                 getattr(sae, name).data.copy_(trained)
+            for name, remembered in self.gate.state().items():
+                getattr(sae, name).copy_(remembered[i])
         self.gate.write_back(saes, last_step)
 
     @torch.no_grad()
@@ -216,7 +220,8 @@ class Stack:
             g["W_enc"] *= scale[:, :, None]
             g["W_dec"] /= scale[:, :, None]
         if self.gate.has_norm_gradient:
-            g["W_dec"].addcmul_(w["W_dec"], (stage.d_norm / stage.norm)[:, :, None])
+            by_norm = (stage.d_norm / stage.norm).masked_fill_(stage.norm == 0, 0)  # as autograd
+            g["W_dec"].addcmul_(w["W_dec"], by_norm[:, :, None])
 
     def _clip(self, unit: float) -> None:
         """Bring the gradients to natural units and each SAE's gradient to a norm of at most one."""

@@ -52,10 +52,6 @@ class BatchTopKGate(TopKGate):
     def state(self) -> dict[str, Tensor]:
         return {"topk_threshold": self.topk_threshold}
 
-    def write_back(self, saes: Sequence[Any], last_step: int) -> None:
-        for sae, threshold in zip(saes, self.topk_threshold.cpu(), strict=True):
-            sae.topk_threshold = threshold.clone()
-
     def forward(self, stage: Stage) -> None:
         if stage.weights is not None:
             self.forward_states(stage)
@@ -119,6 +115,5 @@ class ScheduledBatchTopKGate(BatchTopKGate):
         return cfg.k_at(step)
 
     def write_back(self, saes: Sequence[Any], last_step: int) -> None:
-        super().write_back(saes, last_step)
         for sae in saes:
             sae.set_step(last_step)

@@ -124,8 +124,9 @@ def with_k(sae: BatchTopKTrainingSAE, k: float) -> BatchTopKTrainingSAE:
 def widened(sae: TrainingSAE[Any], n_new: int, *, seed: int) -> TrainingSAE[Any]:
     """An SAE with `n_new` fresh latents after those of a trained one, to be trained further.
 
-    The old latents keep their weights; the new ones are drawn as sae-lens draws them. The last
-    prefix of a Matryoshka SAE grows with it. Taught in the chapter "Hedging and absorption".
+    The old latents keep their weights and the SAE its state, such as BatchTopK's threshold; the new
+    latents are drawn as sae-lens draws them. The last prefix of a Matryoshka SAE grows with it.
+    Taught in the chapter "Hedging and absorption".
 
     Args:
         sae: a trained sae-lens training SAE; it stays as it is.
@@ -143,13 +144,10 @@ def widened(sae: TrainingSAE[Any], n_new: int, *, seed: int) -> TrainingSAE[Any]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(check_non_negative_int("seed", seed))
         wide = get_sae_training_class(cfg.architecture())[0](cfg)
-    old = slice(sae.cfg.d_sae)
-    with torch.no_grad():
-        wide.W_enc[:, old] = sae.W_enc
-        wide.b_dec.copy_(sae.b_dec)
-        for name in ("W_dec", "b_enc", "threshold"):
-            if hasattr(sae, name):
-                getattr(wide, name)[old] = getattr(sae, name)
+    wide.activation_fn = copy.deepcopy(sae.activation_fn)  # its k may be another than the config's
+    state = wide.state_dict()
+    for name, old in sae.state_dict().items():
+        state[name][tuple(map(slice, old.shape))] = old
     return wide
 
 

@@ -18,6 +18,7 @@ import torch
 from sae_lens import TrainingSAE, TrainingSAEConfig
 
 from saebook._checks import (
+    check_function,
     check_generator,
     check_instance,
     check_non_negative_int,
@@ -25,7 +26,7 @@ from saebook._checks import (
     check_positive_int,
 )
 from saebook._ensemble_run import Run, SampleBatch
-from saebook._initial import Init, check_configs, check_seeds, fresh_saes
+from saebook._initial import Init, check_budgets, check_configs, check_seeds, fresh_saes
 from saebook._schedules import ensemble_learning_rates, learning_rates
 from saebook._shards import check_n_shards, train_shards
 from saebook.resampling import Resampling
@@ -87,7 +88,8 @@ def train_ensemble(
         lr_decay_steps: steps of a linear fall to 0 at the end.
         seeds: one whole number per SAE; draws its initial weights, as `torch.manual_seed` would.
         generator: draws the batches; by default one seeded with `seeds[0]`. Its state advances.
-        init: SAEs to start from, one per config; or a function that changes a fresh SAE in place.
+        init: SAEs to start from, one per config, with all their weights and BatchTopK's threshold;
+            or a function that changes a fresh SAE in place. Adam starts anew.
         dead_feature_window: a latent silent for more than this many steps counts as dead.
         resampling: when and how to give dead latents new weights; by default never.
         log: an empty `TrainingLog` to fill.
@@ -128,6 +130,8 @@ def train_ensemble(
     if resampling is not None:
         check_instance("resampling", resampling, Resampling)
     check_configs(cfgs)
+    check_function("sample_batch", sample_batch, "of a number of samples and a generator")
+    check_budgets(cfgs, batch_size=batch_size, steps=steps)
     lrs = ensemble_learning_rates(
         lr,
         len(cfgs),
@@ -185,7 +189,8 @@ def train_and_polish(
     Many small steps find the features. But BatchTopK shares `k · batch` activations within each
     batch, and a small batch often holds more than its share of active features; that mixes latents
     a little, even at the true L0. Larger batches at the end undo this. The short window revives
-    dead latents early. Schedules of k and of coefficients are over when the polish begins.
+    dead latents early. Schedules of k and of coefficients are over when the polish begins. It goes
+    on from the weights and from BatchTopK's threshold; Adam and the count of silent steps restart.
 
     Args:
         cfgs, sample_batch, seeds, generator, dead_feature_window, progress, n_shards: as in
