@@ -1,5 +1,6 @@
 """`make lint` reads what belongs to the book: new chapters too, and no environment among them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,15 @@ def write(root, files):
 
 def lint(project):
     """What the commands of `make lint` say that read the book; nothing where all is well."""
-    make = ["make", "--dry-run", "--old-file=setup", "lint", f"RUN={sys.executable}"]
-    told = subprocess.run(make, cwd=project, capture_output=True, text=True, check=True).stdout
+    make = ["make", "--dry-run", "--no-print-directory", "--old-file=setup", "lint"]
+    told = subprocess.run(
+        [*make, f'RUN="{sys.executable}"'],
+        env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     commands = [
         line for line in told.splitlines() if "mypy" not in line and "jactionlint" not in line
     ]
