@@ -1,5 +1,6 @@
 """`make lint` reads what belongs to the book: new chapters too, and no environment among them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "# A chapter\n\n```{code-cell}\nx = 1\n```\n"
-OF_OTHERS = "# A pakage that recieves teh text\n\n```{code-cell}\nnot closed\n"
+TYPO = "teh"  # codespell:ignore
+OF_OTHERS = f"# {TYPO} package\n\n```{{code-cell}}\nnot closed\n"
 TOC = "format: jb-book\nroot: book/intro\nchapters: [{file: book/part/one}, {file: genindex}]\n"
 
 
@@ -25,9 +27,9 @@ def project(tmp_path):
     packages = "book/mine/lib/python3.11/site-packages"
     write(tmp_path, {
         "book/mine/pyvenv.cfg": "",
-        "book/mine/bin/activate_this.py": "import os;x=( 'teh' )\n",
+        "book/mine/bin/activate_this.py": f"import os;x=( '{TYPO}' )\n",
         f"{packages}/package/README.md": OF_OTHERS,
-        f"{packages}/package/__init__.py": "import os;x=( 'teh' )\n",
+        f"{packages}/package/__init__.py": f"import os;x=( '{TYPO}' )\n",
     })  # fmt: skip
     return tmp_path
 
@@ -40,8 +42,15 @@ def write(root, files):
 
 def lint(project):
     """What the commands of `make lint` say that read the book; nothing where all is well."""
-    make = ["make", "--dry-run", "--old-file=setup", "lint", f"RUN={sys.executable}"]
-    told = subprocess.run(make, cwd=project, capture_output=True, text=True, check=True).stdout
+    make = ["make", "--dry-run", "--no-print-directory", "--old-file=setup", "lint"]
+    told = subprocess.run(
+        [*make, f'RUN="{sys.executable}"'],
+        env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     commands = [
         line for line in told.splitlines() if "mypy" not in line and "jactionlint" not in line
     ]
@@ -59,10 +68,10 @@ def test_an_environment_among_the_pages_is_not_read(project):
 
 @pytest.mark.parametrize("page", ["book/new.md", "book/part/one.md"])
 def test_pages_are_read_where_they_are_listed_or_new(project, page):
-    write(project, {page: CHAPTER.replace("x = 1", "x=1  # teh")})
+    write(project, {page: CHAPTER.replace("x = 1", f"x=1  # {TYPO}")})
     cells, spelling = lint(project)
     assert f"{page}: would be reformatted" in cells
-    assert f"{page}:4: teh ==> the" in spelling
+    assert f"{page}:4: {TYPO} ==> the" in spelling
 
 
 def test_an_extension_of_the_site_is_read(project):
