@@ -1,14 +1,19 @@
 """The ledger refuses false claims and bad arguments, and carries what it was given."""
 
+import ast
+import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from saebook import claims
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_true_claim_is_returned_with_its_arguments():
@@ -166,3 +171,61 @@ def test_the_ledger_needs_no_heavy_import():
         "import sys, saebook.claims as c; c.check('a', 'A', True); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The claims of the chapters
+
+CHAPTERS = sorted(
+    page
+    for page in (ROOT / "book").glob("*.md")
+    if "claims.check(" in page.read_text(encoding="utf-8")
+)
+WITH_BOUNDS = {"at_least", "at_most", "between"}
+ORDER = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+
+
+def hidden_bounds(code):
+    """The comparisons in the verdicts of claims whose numbers and bounds nobody would see."""
+
+    def visit(node):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in WITH_BOUNDS:
+            return
+        if isinstance(node, ast.Compare) and any(isinstance(op, ORDER) for op in node.ops):
+            yield ast.unparse(node)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child)
+
+    for call in ast.walk(code):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "claims.check":
+            verdicts = [*call.args[2:3], *(k.value for k in call.keywords if k.arg == "holds")]
+            yield from (found for verdict in verdicts for found in visit(verdict))
+
+
+def code_of(page):
+    cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [line for cell in cells for line in cell.split("\n")]
+    return ast.parse("\n".join(line for line in lines if not re.match(r"\s*[:%!]", line)))
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_the_claims_of_a_chapter_give_their_numbers_with_bounds(page):
+    assert list(hidden_bounds(code_of(page.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "hidden"),
+    [
+        ("error < 0.1", ["error < 0.1"]),
+        ("bool((errors < 0.1).all())", ["errors < 0.1"]),
+        ("[claims.at_least(x, 1), 0 < y <= 2]", ["0 < y <= 2"]),
+        ("claims.at_least(recovered >= 16, 0.8)", []),
+        ("names == ['a', 'b']", []),
+    ],
+)
+def test_a_hidden_bound_is_found(verdict, hidden):
+    page = f"# T\n\n```{{code-cell}}\nclaims.check('a', 'A', {verdict})\n```\n"
+    assert list(hidden_bounds(code_of(page))) == hidden
+
+
+def test_the_chapters_with_claims_are_found():
+    assert {page.stem for page in CHAPTERS} >= {"intro", "true_l0", "hedging"}
