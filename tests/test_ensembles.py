@@ -28,6 +28,7 @@ from sae_lens.registry import get_sae_training_class
 
 from saebook import ensembles
 from saebook._initial import fresh_saes
+from saebook._schedules import coefficients_at
 from saebook.architectures import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
     BalancedMatryoshkaTrainingSAEConfig,
@@ -406,6 +407,26 @@ def test_learning_rates_follow_half_a_cosine_after_the_warm_up(end):
     assert rates == pytest.approx([0.5, 1.0, *falling])
 
 
+def test_warm_up_and_decay_may_take_all_steps_but_the_one_of_a_cosine():
+    parts = {"lr_warm_up_steps": 2, "lr_decay_steps": 2}
+    assert learning_rates(1.0, steps=4, **parts) == pytest.approx([0.5, 1, 1, 0.5])
+    cosine = learning_rates(1.0, steps=5, lr_scheduler_name="cosineannealing", **parts)
+    assert cosine == pytest.approx([0.5, 1, 1, 0.1, 0.05])
+
+
+@pytest.mark.parametrize(("warm_up", "shares"), [(0, [1, 1, 1, 1]), (2, [0, 0.5, 1, 1])])
+def test_coefficients_rise_in_a_straight_line_until_the_warm_up_ends(warm_up, shares):
+    cfgs = [
+        StandardTrainingSAEConfig(l1_coefficient=3, l1_warm_up_steps=warm_up, **SHAPE),
+        GatedTrainingSAEConfig(l1_coefficient=3, l1_warm_up_steps=warm_up, **SHAPE),
+        JumpReLUTrainingSAEConfig(l0_coefficient=3, l0_warm_up_steps=warm_up, **SHAPE),
+    ]
+    for cfg in cfgs:
+        (sae,) = fresh_saes([cfg], [0], None)
+        found = [coefficients_at(sae, step) for step in range(4)]
+        assert [list(each.values()) for each in found] == [[3 * share] for share in shares]
+
+
 def test_saes_of_different_rates_train_as_each_would_alone():
     rates = [1e-3, 1e-2, 3e-3, 1e-3, 1e-2, 3e-3]
     together = small_run(lr=rates, lr_warm_up_steps=5, lr_decay_steps=10)
@@ -465,6 +486,39 @@ def test_polishing_goes_on_from_the_trained_weights_on_larger_batches():
         dead_feature_window=100,
     )
     assert 0 < largest_difference(polished, plain) < 0.1
+
+
+def test_polishing_is_a_second_run_that_starts_from_the_first():
+    cfgs = [BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (1, 3)]
+    shared = {"seeds": [4, 5], "generator": torch.Generator().manual_seed(0)}
+    first = train_ensemble(
+        cfgs, sample_batch, steps=20, batch_size=16, lr=1e-2, dead_feature_window=7, **shared
+    )
+    second = train_ensemble(
+        cfgs,
+        sample_batch,
+        steps=2,
+        batch_size=48,
+        lr=5e-3,
+        lr_decay_steps=2,
+        dead_feature_window=7,
+        init=first,
+        **shared,
+    )
+    polished = ensembles.train_and_polish(
+        cfgs,
+        sample_batch,
+        steps=20,
+        batch_size=16,
+        polish_factor=3,
+        lr=1e-2,
+        dead_feature_window=7,
+        seeds=[4, 5],
+        generator=torch.Generator().manual_seed(0),
+    )
+    for found, expected in zip(polished, second, strict=True):
+        for name, value in expected.state_dict().items():
+            assert torch.equal(found.state_dict()[name], value), name
 
 
 class Killed(Exception):
@@ -575,7 +629,7 @@ BAD = {
         "lr_decay_steps": 10,
     },
     r"lr_scheduler_name must be one of .*, got 'linear'": {"lr_scheduler_name": "linear"},
-    "lr_end needs lr_scheduler_name 'cosineannealing', got 0.1 without": {"lr_end": 0.1},
+    "lr_end must be None without lr_scheduler_name 'cosineannealing', got 0.1": {"lr_end": 0.1},
     r"lr_end must be in \[0, 0.001\], got 0.01": {
         "lr": 1e-3,
         "lr_scheduler_name": "cosineannealing",
@@ -587,6 +641,7 @@ BAD = {
         "lr_decay_steps": 3,
     },
     "lr must hold one rate per config, 6 in all, got 2": {"lr": [1e-3, 1e-4]},
+    "lr must be a sequence of rates, got Tensor": {"lr": torch.tensor([1e-3] * 6)},
     r"lr must be in \(0, inf\), got 0": {"lr": [1e-3] * 5 + [0]},
     "resampling must be Resampling, got 'worst' of type str": {"resampling": "worst"},
     "log must be TrainingLog, got 10 of type int": {"log": 10},

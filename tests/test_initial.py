@@ -1,4 +1,4 @@
-"""What a run starts from: given SAEs with all their state, functions, starts that are refused."""
+"""What a run starts from: given SAEs with all their state, functions, and what is refused."""
 
 from __future__ import annotations
 

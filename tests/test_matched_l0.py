@@ -13,7 +13,7 @@ from sae_lens.registry import get_sae_training_class
 
 from saebook.ensembles import train_ensemble
 from saebook.evaluation import inference_sae
-from saebook.matched_l0 import train_at_l0
+from saebook.matched_l0 import _crossing, train_at_l0
 from saebook.metrics import l0
 from saebook.worlds import make_independent_world, make_orthonormal_directions
 
@@ -117,6 +117,27 @@ def test_an_l0_that_rises_with_the_coefficient_is_met_too():
     assert abs(rising.l0s[0] / 2.8 - 1) <= 0.02
 
 
+def test_an_l0_that_rises_from_exactly_0_is_met_too():
+    rising = match(
+        make_cfg=lambda c: standard(1 / c), bracket=(0.1, 5), n_grid=2, seeds=[0], tolerance=0.2
+    )
+    assert abs(rising.l0s[0] / 2.8 - 1) <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("curve", "target", "coefficient", "slope"),
+    [
+        ([(1, 2.0), (4, 8.0)], 4, 2, 1),  # L0 = 2 c
+        ([(1, 8.0), (4, 2.0)], 4, 2, -1),  # L0 = 8 / c
+        ([(1, 16.0), (2, 9.0), (4, 1.0)], 3, 2 * math.sqrt(2), -2 * math.log2(3)),
+        ([(1, 0.0), (1e6, 1.0)], 1e-3, 1e3, 1),  # an L0 of 0 counts as 1e-6
+        ([(1, 3.0), (2, 3.0)], 3, 1, math.inf),
+    ],
+)
+def test_a_curve_is_crossed_where_a_line_on_log_log_axes_says(curve, target, coefficient, slope):
+    assert _crossing(curve, target) == pytest.approx((coefficient, slope))
+
+
 def test_seeds_that_meet_the_target_are_not_trained_again():
     loose = match(tolerance=1.0, n_grid=2)
     assert loose.n_trained == 4
@@ -133,6 +154,7 @@ def test_rounds_with_fewer_saes_than_shards_are_trained_too(matched, monkeypatch
     monkeypatch.setattr("saebook.matched_l0.train_ensemble", train)
     assert match(n_shards=3).coefficients == matched.coefficients
     assert asked[:2] == [(4, 3), (2, 2)]
+    assert sum(n_saes for n_saes, _ in asked) == matched.n_trained
     assert all(n_shards == min(3, n_saes) for n_saes, n_shards in asked)
 
 
@@ -142,7 +164,9 @@ def test_an_l0_outside_the_bracket_is_an_error():
 
 
 def test_seeds_that_miss_after_the_last_round_are_an_error():
-    with pytest.raises(RuntimeError, match=r"not met in 1 rounds: .* for seed 3"):
+    with pytest.raises(
+        RuntimeError, match=r"target_l0 = 2\.8 must be met .* in 1 rounds, got .* 1$"
+    ):
         match(tolerance=1e-9, max_rounds=1, n_grid=2)
 
 
@@ -157,7 +181,6 @@ def test_seeds_that_miss_after_the_last_round_are_an_error():
         ({"bracket": (0.0, 0.1)}, "bracket must be in"),
         ({"bracket": (0.1, 0.2, 0.3)}, "bracket must be two coefficients"),
         ({"seeds": []}, "seeds must hold at least one"),
-        ({"seeds": 3}, "seeds must hold at least one"),
         ({"seeds": [-1]}, "seeds must be at least 0"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"n_grid": 1}, "n_grid must be at least 2"),
@@ -173,6 +196,13 @@ def test_a_bad_value_is_named(changes, message, unchecked):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"make_cfg": standard(0.1)},
+            "make_cfg must be a function from a coefficient .*, got Stand",
+        ),
+        ({"sample_batch": torch.zeros(64, 8)}, "sample_batch must be a function of .*, got Tensor"),
+        ({"bracket": 0.1}, "bracket must be a sequence of two coefficients, got float"),
+        ({"seeds": 3}, "seeds must be a sequence of whole numbers, got int"),
         ({"make_cfg": lambda _: None}, "make_cfg must give a sae-lens training config, got None"),
         ({"generator": 0}, "generator must be a torch.Generator"),
         ({"seeds": [0.5]}, "seeds must be an int"),

@@ -65,7 +65,7 @@ def test_a_correlation_matrix_is_drawn_from_minus_one_to_one(ax):
 
 
 def test_a_correlation_matrix_is_square(ax):
-    with pytest.raises(ValueError, match=r"C has shape \(2, 3\); expected a square matrix"):
+    with pytest.raises(ValueError, match=r"C must be a square matrix, got shape \(2, 3\)"):
         plots.plot_correlation_matrix(np.zeros((2, 3)), ax=ax)
 
 
@@ -83,7 +83,7 @@ def test_the_colour_bar_can_be_left_out():
 
 
 def test_a_vector_of_cosines_is_refused(ax):
-    with pytest.raises(ValueError, match=r"cosines has shape \(3,\); expected 2 axes"):
+    with pytest.raises(ValueError, match=r"cosines must have 2 axes, got shape \(3,\)"):
         plots.plot_decoder_cosines(np.zeros(3), ax=ax)
 
 
@@ -125,14 +125,14 @@ def test_one_run_a_setting_is_a_line_without_dots(ax):
 
 
 def test_unknown_columns_and_statistics_are_refused(sweep, ax):
-    with pytest.raises(ValueError, match="y is 'mse'; expected one of the columns"):
+    with pytest.raises(ValueError, match=r"y must be one of \[.*\], got 'mse'"):
         plots.plot_sweep(sweep, x="k", y="mse", ax=ax)
-    with pytest.raises(ValueError, match="statistic is 'best'"):
+    with pytest.raises(ValueError, match=r"statistic must be one of .*, got 'best'"):
         plots.plot_sweep(sweep, x="k", y="loss", statistic="best", ax=ax)
 
 
 def test_only_tables_are_swept(unchecked, ax):
-    with pytest.raises(TypeError, match="data is a dict"):
+    with pytest.raises(TypeError, match="data must be a DataFrame .*, got dict"):
         plots.plot_sweep({}, x="k", y="loss", ax=ax)
 
 
@@ -157,7 +157,7 @@ def test_a_grid_has_a_panel_for_each_value():
 
 
 def test_a_grid_needs_columns(sweep):
-    with pytest.raises(ValueError, match="columns is 0"):
+    with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
         plots.plot_sweep_grid(sweep, x="k", y="loss", panel="seed", columns=0)
 
 
@@ -188,5 +188,5 @@ def test_feature_components_are_written_into_their_cells():
 
 
 def test_feature_components_want_as_many_names_as_rows_and_columns():
-    with pytest.raises(ValueError, match="features has 1 names; expected 2"):
+    with pytest.raises(ValueError, match="features must be 2 names, got 1"):
         plots.plot_feature_components([[1.0, 0.0]], features=["parent"])

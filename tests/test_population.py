@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from sae_lens.synthetic import init_sae_to_match_feature_dict
 from saebook import worlds
 from saebook._initial import fresh_saes
 from saebook._stacked import Batch, Scratch, Stack
-from saebook._stationarity import _distance_of_hull
+from saebook._stationarity import _distance_of_hull, state_batch
 from saebook._support import support_inputs
 from saebook.architectures import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
@@ -282,6 +283,105 @@ def test_a_run_that_does_not_converge_says_so(pair):
         train_population([cfg], pair, steps=5, **QUIET)
 
 
+@pytest.mark.parametrize(
+    ("tolerance", "subgradient", "warns"),
+    [(1e-6, 0.99e-4, False), (1e-6, 1.01e-4, True), (1e-2, 0.99e-2, False), (1e-2, 1.01e-2, True)],
+)
+def test_a_warning_is_due_above_the_tolerance_or_that_of_kinks(
+    pair, monkeypatch, tolerance, subgradient, warns
+):
+    monkeypatch.setattr(
+        "saebook.population.smallest_subgradients",
+        lambda saes, *_, **__: torch.full((len(saes),), subgradient, dtype=torch.float64),
+    )
+    cfgs = [StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=c) for c in (0.1, 0.2)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_population(cfgs, pair, steps=3, tolerance=tolerance, **QUIET)
+    assert [str(each.message)[:12] for each in caught] == ["2 of 2 SAEs "] * warns
+
+
+def test_an_sae_whose_gradient_vanishes_needs_no_subgradient(pair, monkeypatch):
+    def nothing_of(saes, *_, **__):
+        return torch.empty(0, dtype=torch.float64) if not saes else pytest.fail("was asked for")
+
+    monkeypatch.setattr("saebook.population.smallest_subgradients", nothing_of)
+    cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1)
+    norm = expected_loss(fresh_saes([replace(cfg, dtype="float64")], [0], None), pair).gradient_norm
+    train_population([cfg], pair, steps=3, tolerance=1.001 * norm.item(), **QUIET)
+    with pytest.raises(pytest.fail.Exception, match="was asked for"):
+        train_population([cfg], pair, steps=1, lr=1e-9, tolerance=0.999 * norm.item(), **QUIET)
+
+
+def test_the_rate_stays_for_half_of_the_steps_and_falls_to_0_in_the_other(pair, monkeypatch):
+    rates, step = [], Stack.adam_step
+    monkeypatch.setattr(Stack, "adam_step", lambda self, lrs: (rates.extend(lrs), step(self, lrs)))
+    cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1)
+    train_population([cfg], pair, steps=8, lr=1e-3, tolerance=1e9, **QUIET)
+    assert rates == []
+    with pytest.warns(UserWarning, match="1 of 1"):
+        train_population([cfg], pair, steps=8, lr=1e-3, **QUIET)
+    assert rates == pytest.approx([1e-3] * 5 + [0.75e-3, 0.5e-3, 0.25e-3])
+
+
+def test_the_expected_loss_is_that_of_a_loop_over_the_states(family):
+    cfg = replace(CONFIGS["standard"], dtype="float64")
+    (sae,) = fresh_saes([cfg], [3], near_truth(family, 0.2))
+    W_enc, b_enc, W_dec, b_dec = (
+        getattr(sae, name).detach() for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+    )
+    feature_acts, probabilities = family.support()
+    expected = 0.0
+    for state, p in zip(feature_acts, probabilities, strict=True):
+        x = state.double() @ family.directions.double()
+        acts = [max(0.0, float((x - b_dec) @ W_enc[:, j] + b_enc[j])) for j in range(4)]
+        x_hat = b_dec + sum(a * W_dec[j] for j, a in enumerate(acts))
+        penalty = sum(a * float(W_dec[j].norm()) for j, a in enumerate(acts))
+        expected += float(p) * (float((x - x_hat).square().sum()) + 0.05 * penalty)
+    assert expected_loss([sae], family).loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_budget_far_below_one_activation_a_sample_is_kept(family):
+    # It is below the probability of every state, so one latent in a share of one state uses it up.
+    cfg = BatchTopKTrainingSAEConfig(k=0.0005, dtype="float64", **SHAPE)
+    (sae,) = fresh_saes([cfg], [0], near_truth(family, 0.1))
+    x, p = support_inputs(family, d_in=10)
+    stack = Stack([sae], device=x.device, dead_feature_window=9)
+    scratch = Scratch(x, 1, batch=2 * len(x), cfg=cfg)
+    batch = state_batch(x, p[None], gate=stack.gate)
+    stack.gradients(batch, scratch, 0)
+    acts = scratch.first(1)["acts"]
+    assert float(p.min()) > 0.0005
+    assert int((acts > 0).sum()) == 1
+
+
+def test_saes_of_one_config_world_and_start_need_seeds(pair):
+    cfg, other = (StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=c) for c in (0.1, 0.2))
+    rough = {"steps": 1, "tolerance": 1e9, **QUIET}
+    message = "seeds must hold one whole number per config, 4 in all, where configs are repeated"
+    for cfgs in ([cfg] * 4, [cfg, other] * 2):
+        with pytest.raises(ValueError, match=message):
+            train_population(cfgs, pair, **rough)
+    saes = train_population([cfg] * 3, pair, seeds=range(3), **rough)
+    assert len({sae.W_dec.detach().norm(dim=0).sum().item() for sae in saes}) == 3
+    for own in (
+        {"cfgs": [cfg, other]},
+        {"cfgs": [cfg, cfg, other]},  # a grid may meet one point twice
+        {"cfgs": [cfg] * 2, "world": [pair, half_pair()]},
+        {"cfgs": [cfg] * 3, "init": saes},
+        {"cfgs": [cfg] * 2, "seeds": [0, 0]},
+    ):
+        own = {"world": pair, **own}
+        trained = train_population(own.pop("cfgs"), own.pop("world"), **own, **rough)
+        assert len(trained) > 1
+
+
+def half_pair():
+    return worlds.make_parent_child_world(
+        generator=torch.Generator().manual_seed(0), d_in=10, child_given_parent=0.5
+    )
+
+
 def continuous(pair):
     directions = pair.directions
     return worlds.make_independent_world(torch.tensor([0.2, 0.3]), directions, magnitude_std=0.1)
@@ -309,6 +409,13 @@ BAD = {
         ],
     ),
     "seeds must hold one": lambda cfg, pair: train_population([cfg], pair, seeds=[1, 2]),
+    "cfgs must be a sequence of sae-lens training configs, got Stand": lambda cfg, pair: (
+        train_population(cfg, pair)
+    ),
+    "saes must be a sequence of training SAEs, got Stand": lambda cfg, pair: expected_loss(
+        fresh_saes([cfg], [0], None)[0], pair
+    ),
+    "saes must be TrainingSAE, got 3": lambda cfg, pair: expected_loss([3], pair),
     "cfgs must hold at least one": lambda cfg, pair: train_population([], pair),
     "share a budget": lambda cfg, pair: expected_loss(
         fresh_saes([BatchTopKTrainingSAEConfig(k=1, **SHAPE)], [0], None), pair

@@ -99,7 +99,7 @@ def train_by_hand(cfg, kind, *, seed, steps, every, until):
 @pytest.mark.parametrize("kind", ["worst", "loss_weighted"])
 @pytest.mark.parametrize("name", CFGS)
 def test_resampled_training_equals_a_plain_loop_round_sae_lens(name, kind):
-    settings = {"steps": 60, "every": 7, "until": 45}
+    settings = {"steps": 60, "every": 7, "until": 42}
     runs = [train_by_hand(cfg, kind, seed=s, **settings) for s, cfg in enumerate(CFGS[name])]
     saes = train_ensemble(
         CFGS[name],
@@ -111,7 +111,7 @@ def test_resampled_training_equals_a_plain_loop_round_sae_lens(name, kind):
         generator=torch.Generator().manual_seed(99),
         dead_feature_window=3,
         init=silence_some,
-        resampling=Resampling(kind=kind, every=7, until=45),
+        resampling=Resampling(kind=kind, every=7, until=42),
     )
     assert sum(count for _, count in runs) > 0, "nothing was ever resampled"
     assert largest_difference(saes, [sae for sae, _ in runs]) < 1e-6
@@ -175,6 +175,15 @@ def test_inputs_without_error_restart_no_latent_in_a_zero_direction():
         )
         assert sae.W_dec.norm(dim=1).min() > 0
         assert all(torch.isfinite(weight).all() for weight in sae.parameters())
+
+
+@pytest.mark.parametrize(
+    ("until", "due"),
+    [(None, [7, 14, 21, 28]), (28, [7, 14, 21, 28]), (27, [7, 14, 21]), (7, [7]), (6, [])],
+)
+def test_resampling_is_due_after_every_so_many_steps_up_to_the_last(until, due):
+    resampling = Resampling(kind="worst", every=7, until=until)
+    assert [n for n in range(1, 30) if resampling.due(n)] == due
 
 
 BAD = {

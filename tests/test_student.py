@@ -187,6 +187,32 @@ def test_a_batch_too_small_for_its_clusters_is_refused(x):
         train_document_autoencoders(x, seeds=[0], epochs=1, batch_size=20, code="centroids")
 
 
+def test_losses_are_means_over_the_batches_of_an_epoch(x):
+    kind = {"seeds": [3, 4], "d_latent": 8, "lr": 1e-12}
+    model = train_document_autoencoders(x, epochs=2, batch_size=20, **kind)  # 20, 20 and 8
+    for seed in range(2):
+        losses = [
+            (model.reconstruct(part)[seed] - part).square().mean()
+            + 1e-3 * model.encode(part)[seed].mean()
+            for part in (x[:20], x[20:40], x[40:])
+        ]
+        mean = sum(loss.item() for loss in losses) / 3
+        assert model.losses[seed].tolist() == pytest.approx([mean, mean])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        (3, "seeds must be a sequence of whole numbers, got int"),
+        ([], "seeds must hold at least one whole number, got none"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_seeds_that_are_no_list_of_numbers_are_named(x, seeds, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        train_document_autoencoders(x, seeds=seeds, epochs=1)
+
+
 def test_a_seed_that_is_no_whole_number_is_named(x):
     with pytest.raises(TypeError, match="seeds"):
         train_document_autoencoders(x, seeds=[0.5], epochs=1)

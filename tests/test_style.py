@@ -61,13 +61,13 @@ def drawing():
 def test_a_figure_without_alternative_text_is_refused():
     fig, _ = drawing()
     for alt in ("", "  "):
-        with pytest.raises(ValueError, match=r"alt is .*expected a description"):
+        with pytest.raises(ValueError, match=r"alt must be a description .*, got "):
             style.themed(fig, alt=alt)
 
 
 def test_axes_in_place_of_a_figure_are_refused(unchecked):
     _, ax = drawing()
-    with pytest.raises(TypeError, match="expected a matplotlib Figure"):
+    with pytest.raises(TypeError, match="fig must be a matplotlib Figure"):
         style.themed(ax, alt="A line")
 
 

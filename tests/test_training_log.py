@@ -75,6 +75,26 @@ def test_the_log_holds_what_the_trainer_of_sae_lens_reports(name):
         assert table["dead"].max() > 0
 
 
+@pytest.mark.parametrize("window", [0, 3])
+def test_a_latent_is_dead_once_it_was_silent_for_more_steps_than_the_window(window):
+    def silence_two(sae):
+        sae.b_enc.data[:2] -= 100
+
+    log = TrainingLog(every=1)
+    cfg = replace(ENSEMBLES["standard"][0], l1_coefficient=0.0, dtype="float64")
+    small_run(cfgs=[cfg], seeds=[0], init=silence_two, dead_feature_window=window, steps=6, log=log)
+    # before a step, counted from 0, they have been silent for as many steps
+    assert log.table()["dead"].tolist() == [2 if step > window else 0 for step in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "wanted"), [(4, 9, [0, 4, 8]), (4, 10, [0, 4, 8, 9]), (20, 3, [0, 2])]
+)
+def test_every_so_many_steps_and_the_last_are_recorded(every, steps, wanted):
+    log = TrainingLog(every=every)
+    assert [step for step in range(steps) if log.wants(step, steps)] == wanted
+
+
 def test_a_log_does_not_change_the_weights():
     plain, logged = small_run(), small_run(log=TrainingLog(every=3))
     for a, b in zip(plain, logged, strict=True):

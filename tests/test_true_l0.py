@@ -85,6 +85,28 @@ def test_the_cosines_of_the_sweep_are_those_of_a_loop_over_pairs_of_latents():
         assert c_dec == pytest.approx(sum(cosines) / len(cosines), rel=1e-4)
 
 
+def test_errors_and_projections_of_the_sweep_are_those_of_a_loop_over_the_sample():
+    world, stream = make_world(0.25), torch.Generator().manual_seed(1)
+    found = short(n=2)
+    for size in [16] * 4 + [64]:  # the training, then half a step of polish rounded up
+        world.sample(size, stream)
+    x = world.sample(500, stream).double()
+    for row, sae in zip(found.sweep.itertuples(), found.saes, strict=True):
+        W_enc, b_enc, W_dec, b_dec = (
+            getattr(sae, name).detach().double() for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+        )
+        norms = W_dec.square().sum(1).sqrt()
+        weighted = ((x - b_dec) @ W_enc + b_enc).clamp(min=0) * norms
+        kept = weighted >= weighted.flatten().sort(descending=True)[0][int(row.k * 500) - 1]
+        errors = [
+            float(((weighted[i] * kept[i] / norms) @ W_dec + b_dec - x[i]).square().sum())
+            for i in range(500)
+        ]
+        assert row.mse == pytest.approx(sum(errors) / 500, rel=1e-4)
+        projections = sorted((float(d @ (row - b_dec)) for d in W_dec for row in x), reverse=True)
+        assert row.s_n == pytest.approx(projections[2 * 500], rel=1e-4)
+
+
 def test_a_number_of_seeds_counts_from_zero():
     assert short(seeds=2).sweep["seed"].tolist() == [0, 1, 0, 1]
     pd.testing.assert_frame_equal(short(seeds=2).sweep, short(seeds=[0, 1]).sweep)
@@ -171,6 +193,10 @@ def test_margin_and_edge_worked_out_by_hand(value, c_dec, margin, at_edge):
 
 BAD = {
     "ks must hold at least one k, got none": {"ks": []},
+    "ks must be a sequence of k, got int": {"ks": 3},
+    "seeds must be a sequence of whole numbers, or how many, got float": {"seeds": 2.5},
+    "sample_batch must be a function of .*, got Tensor": {"sample_batch": torch.zeros(16, D_IN)},
+    r"k must be at least 1 / batch_size = 0\.0625 at every step, got 0\.05": {"ks": [0.05, 1]},
     r"ks must increase, got \[3, 2\]": {"ks": [3, 2]},
     r"ks must increase, got \[2, 2\]": {"ks": [2, 2]},
     r"ks must be in \(0, 12\], got 0": {"ks": [0, 1]},

@@ -173,7 +173,7 @@ def check_function(name: str, value: Any, signature: str) -> Any:
     return value
 
 
-def check_sequence(name: str, value: Any, of: str) -> Sequence[Any]:
+def check_sequence(name: str, value: Any, of: str) -> Any:
     """Return `value` if it is a list, a range or another sequence, or a NumPy array."""
     if not isinstance(value, Sequence | np.ndarray):
         raise TypeError(f"{name} must be a sequence of {of}, got {type(value).__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from sae_lens import BatchTopKTrainingSAEConfig, TrainingSAE, TrainingSAEConfig, __version__
@@ -111,6 +111,8 @@ def fresh_saes(
     Raises:
         ValueError, TypeError: if `init` gives weights that do not fit or cannot be trained.
     """
+    is_function = callable(init) and not isinstance(init, torch.nn.Module)
+    change: Any = init if is_function else None
     saes = []
     with torch.random.fork_rng(devices=[]):
         for cfg, seed in zip(cfgs, seeds, strict=True):
@@ -119,23 +121,19 @@ def fresh_saes(
             cfg.device = "cpu"
             cfg.sae_lens_training_version = __version__
             sae = get_sae_training_class(cfg.architecture())[0](cfg)
-            if init is not None and _is_function(init):
-                init(sae)
+            if change is not None:
+                change(sae)
             saes.append(sae)
     if init is None:
         return saes
-    if not _is_function(init):
+    if change is None:
         _copy_state(init, saes)
     for sae in saes:
         _check_start(sae)
     return saes
 
 
-def _is_function(init: Init) -> TypeGuard[Callable[[TrainingSAE[Any]], None]]:
-    return callable(init) and not isinstance(init, torch.nn.Module)
-
-
-def _copy_state(sources: Sequence[TrainingSAE[Any]], saes: Sequence[TrainingSAE[Any]]) -> None:
+def _copy_state(sources: Any, saes: Sequence[TrainingSAE[Any]]) -> None:
     n = len(saes)
     if len(check_sequence("init", sources, "SAEs, or a function")) != n:
         raise ValueError(f"init must hold one SAE per config, {n} in all, got {len(sources)}")

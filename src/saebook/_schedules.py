@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from sae_lens import TrainingSAE
 from sae_lens.saes.sae import TrainCoefficientConfig
 from sae_lens.training.optim import get_lr_scheduler
 
-from saebook._checks import check_in_range, check_non_negative_int, check_one_of, check_positive
+from saebook._checks import (
+    check_in_range,
+    check_non_negative_int,
+    check_one_of,
+    check_positive,
+    check_sequence,
+)
 
 SCHEDULES = ("constant", "cosineannealing")
 
@@ -23,7 +30,8 @@ def ensemble_learning_rates(
     Raises:
         ValueError: for another number of rates than SAEs, and what `learning_rates` raises.
     """
-    each = list(lr) if isinstance(lr, Sequence) else [lr] * n_saes
+    single = isinstance(lr, Real)
+    each: list[Any] = [lr] * n_saes if single else list(check_sequence("lr", lr, "rates"))
     if len(each) != n_saes:
         raise ValueError(f"lr must hold one rate per config, {n_saes} in all, got {len(each)}")
     distinct = {rate: learning_rates(rate, **schedule) for rate in dict.fromkeys(each)}
@@ -49,7 +57,9 @@ def learning_rates(
     check_one_of("lr_scheduler_name", lr_scheduler_name, SCHEDULES)
     cosine = lr_scheduler_name == "cosineannealing"
     if lr_end is not None and not cosine:
-        raise ValueError(f"lr_end needs lr_scheduler_name 'cosineannealing', got {lr_end} without")
+        raise ValueError(
+            f"lr_end must be None without lr_scheduler_name 'cosineannealing', got {lr_end}"
+        )
     lr_end = lr / 10 if lr_end is None else check_in_range("lr_end", lr_end, 0, lr)
     if lr_end == 0 and lr_decay_steps:
         raise ValueError(f"lr_decay_steps must be 0 where lr_end is, got {lr_decay_steps}")

@@ -16,6 +16,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from saebook._buffers import Batch, Scratch
+from saebook._checks import check_instance, check_sequence
 from saebook._gate import Gate
 from saebook._gates import GATES
 from saebook._schedules import coefficients_at
@@ -136,6 +137,8 @@ def expected_loss(
     Chapter: "Hedging and absorption".
     """
     losses, norms, smallest = [], [], []
+    for sae in check_sequence("saes", saes, "training SAEs"):
+        check_instance("saes", sae, TrainingSAE)
     supports = supports_of(world, [sae.cfg.d_in for sae in saes])
     for sae, (x, probabilities) in zip(saes, supports, strict=True):
         if GATES[sae.cfg.architecture()].splits_states:

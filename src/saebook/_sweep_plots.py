@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from saebook import style
+from saebook._checks import check_one_of, check_positive_int
 
 STATISTICS = ("median", "mean", "min", "max")
 
@@ -90,8 +91,7 @@ def plot_sweep_grid(
     Raises:
         ValueError: as `plot_sweep`, or `columns` is not positive.
     """
-    if columns < 1:
-        raise ValueError(f"columns is {columns}; expected a positive number")
+    check_positive_int("columns", columns)
     _check_sweep(data, x, y, panel, None, "median")
     names = list(data[panel].unique())
     columns = min(columns, len(names))
@@ -146,21 +146,18 @@ def _check_sweep(
     data: Any, x: str, y: str, hue: str | None, seed: str | None, statistic: str
 ) -> None:
     if not isinstance(data, pd.DataFrame):
-        raise TypeError(f"data is a {type(data).__name__}; expected a DataFrame with one row a run")
+        raise TypeError(f"data must be a DataFrame with one row a run, got {type(data).__name__}")
     named = {"x": x, "y": y, "hue": hue, "seed": seed}
     for argument, column in named.items():
-        if column is not None and column not in data.columns:
-            raise ValueError(
-                f"{argument} is {column!r}; expected one of the columns {list(data.columns)}"
-            )
-    if statistic not in STATISTICS:
-        raise ValueError(f"statistic is {statistic!r}; expected one of {STATISTICS}")
+        if column is not None:
+            check_one_of(argument, column, data.columns)
+    check_one_of("statistic", statistic, STATISTICS)
     if (
         seed is not None
         and data.duplicated([column for column in (x, hue, seed) if column is not None]).any()
     ):
         raise ValueError(
-            f"data has several rows for one {seed} at the same {x}; expected one row a run"
+            f"data must have one row a run, got several rows for one {seed} at the same {x}"
         )
 
 

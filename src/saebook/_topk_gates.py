@@ -75,6 +75,7 @@ class BatchTopKGate(TopKGate):
         assert stage.weights is not None
         n_saes, d_sae, batch = stage.pre.shape
         n = batch // 2
+        stage.pre[:, :, n:] = stage.pre[:, :, :n]  # matrix products may round them differently
         flat = stage.pre[:, :, :n].flatten(1)  # (saes, d_sae · n)
         mass = (stage.weights[:, :, :n] / n).expand(n_saes, d_sae, n).flatten(1)  # probabilities
         order = flat.argsort(dim=1, descending=True)

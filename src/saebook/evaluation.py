@@ -15,7 +15,13 @@ from sae_lens import SAE, TrainingSAE
 from sae_lens.synthetic import feature_uniqueness
 from torch import Tensor
 
-from saebook._checks import check_instance, check_rows, check_shape, check_unit_rows
+from saebook._checks import (
+    check_instance,
+    check_rows,
+    check_sequence,
+    check_shape,
+    check_unit_rows,
+)
 from saebook.metrics import detector_f1, l0, match_features, shrinkage, variance_explained
 
 RECOVERED = 0.9  # cosine above which a matched latent counts as its feature
@@ -51,7 +57,7 @@ def evaluate(
     n_features, d_in = directions.shape
     check_rows("x", x, d_in)
     check_shape("feature_acts", feature_acts, (len(x), n_features))
-    for sae in saes:
+    for sae in check_sequence("saes", saes, "training SAEs"):
         check_instance("saes", sae, TrainingSAE)
     return pd.DataFrame([_measures(sae, x, feature_acts, directions) for sae in saes])
 

@@ -223,4 +223,4 @@ def _examples(acts: Tensor, rows: Tensor, positions: Tensor) -> Examples:
 def _check_acts(acts: Tensor) -> None:
     check_finite("acts", check_shape("acts", acts, ("n_contexts", "n_ctx")))
     if not bool((acts > 0).any()):
-        raise ValueError("acts must be positive somewhere, but the latent never fires")
+        raise ValueError(f"acts must be above 0 somewhere, got at most {acts.max():g}")

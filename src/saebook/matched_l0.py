@@ -18,11 +18,13 @@ from sae_lens import TrainingSAE, TrainingSAEConfig
 from torch import Tensor
 
 from saebook._checks import (
+    check_function,
     check_generator,
     check_int_at_least,
     check_non_negative_int,
     check_positive,
     check_positive_int,
+    check_sequence,
 )
 from saebook.ensembles import SampleBatch, train_ensemble
 from saebook.evaluation import inference_sae
@@ -91,6 +93,7 @@ def train_at_l0(
         ValueError, TypeError: for an unusable argument, or a target that the grid does not enclose.
         RuntimeError: if seeds still miss the target after the last round.
     """
+    check_function("make_cfg", make_cfg, "from a coefficient to a sae-lens training config")
     check_positive("target_l0", target_l0)
     check_positive("tolerance", tolerance)
     low, high = _check_bracket(bracket)
@@ -132,7 +135,8 @@ def train_at_l0(
     if waiting:
         misses = ", ".join(f"{points[s][-1][1]:.3g} for seed {s}" for s in waiting)
         raise RuntimeError(
-            f"target_l0 = {target_l0:g} ± {tolerance:.1%} not met in {max_rounds} rounds: {misses}"
+            f"target_l0 = {target_l0:g} must be met within {tolerance:.1%} in {max_rounds} rounds, "
+            f"got {misses}"
         )
     return MatchedSAEs(
         saes=[latest[seed] for seed in seeds],
@@ -150,9 +154,9 @@ def _measure(sae: TrainingSAE[Any], x: Tensor) -> float:
 def _crossing(curve: list[tuple[float, float]], target: float) -> tuple[float, float]:
     """The coefficient at which a curve first crosses the target, and the log-log slope there."""
     for here, there in pairwise(curve):
-        if min(here[1], there[1]) <= target <= max(here[1], there[1]) and here[1] != there[1]:
+        if min(here[1], there[1]) <= target <= max(here[1], there[1]):
             slope = _slope(here, there)
-            return here[0] * (target / here[1]) ** (1 / slope), slope
+            return _on_line(here, slope, target), slope
     pairs = ", ".join(f"{found:.3g} at {coefficient:.3g}" for coefficient, found in curve)
     raise ValueError(f"target_l0 must be an L0 that bracket reaches, got {target:g}; L0s: {pairs}")
 
@@ -176,12 +180,17 @@ def _next(
             return math.sqrt(here[0] * there[0])
         slope = _slope(here, there)
     near = min(points, key=lambda point: abs(_log(point[1]) - _log(target)))
-    tried = near[0] * math.exp((_log(target) - _log(near[1])) / slope)
-    return min(max(tried, bracket[0]), bracket[1])
+    return min(max(_on_line(near, slope, target), bracket[0]), bracket[1])
 
 
 def _slope(here: tuple[float, float], there: tuple[float, float]) -> float:
-    return (_log(there[1]) - _log(here[1])) / (_log(there[0]) - _log(here[0]))
+    """The log-log slope between two points, infinite where both have the same L0."""
+    return (_log(there[1]) - _log(here[1])) / (_log(there[0]) - _log(here[0])) or math.inf
+
+
+def _on_line(point: tuple[float, float], slope: float, target: float) -> float:
+    """The coefficient at which the line through a point, on log-log axes, meets the target."""
+    return point[0] * math.exp((_log(target) - _log(point[1])) / slope)
 
 
 def _log(value: float) -> float:
@@ -189,7 +198,7 @@ def _log(value: float) -> float:
 
 
 def _check_bracket(bracket: tuple[float, float]) -> tuple[float, float]:
-    if len(bracket) != 2:
+    if len(check_sequence("bracket", bracket, "two coefficients")) != 2:
         raise ValueError(f"bracket must be two coefficients, got {bracket!r}")
     low, high = (check_positive("bracket", end) for end in bracket)
     if low >= high:
@@ -198,7 +207,7 @@ def _check_bracket(bracket: tuple[float, float]) -> tuple[float, float]:
 
 
 def _check_seeds(seeds: Sequence[int]) -> list[int]:
-    if isinstance(seeds, int) or len(seeds) == 0:
+    if len(check_sequence("seeds", seeds, "whole numbers")) == 0:
         raise ValueError(f"seeds must hold at least one whole number, got {seeds!r}")
     checked = [check_non_negative_int("seeds", seed) for seed in seeds]
     if len(set(checked)) < len(checked):

@@ -43,7 +43,7 @@ def plot_firing_probabilities(p: Any, *, ax: Axes | None = None, **kwargs: Any) 
     p = _array("p", p, ndim=1)
     if p.min() < 0 or p.max() > 1:
         raise ValueError(
-            f"p has values from {p.min():g} to {p.max():g}; expected probabilities between 0 and 1"
+            f"p must be probabilities in [0, 1], got values from {p.min():g} to {p.max():g}"
         )
     ax = new_axes(ax)
     ax.bar(np.arange(len(p)), p, **{"width": 0.8, "color": style.PALETTE[0], **kwargs})
@@ -69,7 +69,7 @@ def plot_correlation_matrix(
     """
     C = _array("C", C, ndim=2)
     if C.shape[0] != C.shape[1]:
-        raise ValueError(f"C has shape {C.shape}; expected a square matrix")
+        raise ValueError(f"C must be a square matrix, got shape {C.shape}")
     return _heat_map(C, ax, xlabel="Feature", ylabel="Feature", label=label, **kwargs)
 
 
@@ -128,7 +128,7 @@ def plot_feature_components(
         ("features", features, values.shape[1]),
     ):
         if names is not None and len(names) != size:
-            raise ValueError(f"{name} has {len(names)} names; expected {size}")
+            raise ValueError(f"{name} must be {size} names, got {len(names)}")
     ax = _heat_map(values, ax, xlabel="Feature", ylabel="Latent", label=label, **kwargs)
     ax.set_xticks(range(values.shape[1]), features)
     ax.set_yticks(range(values.shape[0]), latents)
@@ -202,9 +202,8 @@ def _array(name: str, values: Any, *, ndim: int | None = None) -> np.ndarray:
     values = values.detach().cpu() if hasattr(values, "detach") else values
     array = np.asarray(values, dtype=float)
     if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} axes")
+        raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
     if array.size == 0 or not np.isfinite(array).all():
-        raise ValueError(
-            f"{name} is empty or has values that are not finite; expected finite numbers"
-        )
+        got = "none" if array.size == 0 else array[~np.isfinite(array)][0]
+        raise ValueError(f"{name} must be finite numbers, got {got}")
     return array

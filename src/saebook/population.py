@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from sae_lens import TrainingSAE, TrainingSAEConfig
 from torch import Tensor
 
 from saebook._buffers import Scratch
+from saebook._checkpoints import digest
 from saebook._checks import check_non_negative, check_positive, check_positive_int
 from saebook._initial import Init, check_configs, check_seeds, fresh_saes
 from saebook._running import one_thread, step_bar
@@ -68,13 +70,15 @@ def train_population(
         steps: most steps to take.
         lr: learning rate of Adam before it falls.
         tolerance: gradient norm of an SAE that counts as converged.
-        seeds: one whole number per SAE, drawing its initial weights; by default all 0.
+        seeds: one whole number per SAE, drawing its initial weights; by default all 0, so that SAEs
+            of different configs or worlds start alike.
         init: as in `train_ensemble`.
         tie_weights: whether the encoder is the decoder's transpose throughout.
         progress: show a progress bar when standard error is a terminal.
 
     Raises:
-        ValueError, TypeError: for an unusable argument or a world that is not finite.
+        ValueError, TypeError: for an unusable argument, a world that is not finite, or no seeds
+            where every SAE would be trained twice.
 
     Warns:
         UserWarning: if an SAE has reached neither a vanishing gradient nor a kink.
@@ -89,6 +93,8 @@ def train_population(
     doubles = [dataclasses.replace(cfg, dtype="float64") for cfg in cfgs]
     all_seeds = [0] * len(cfgs) if seeds is None else check_seeds(seeds, len(cfgs))
     saes = fresh_saes(doubles, all_seeds, init)
+    if seeds is None:
+        _check_not_repeated(saes, probabilities)
     if tie_weights:
         for sae in saes:
             sae.W_enc.data = sae.W_dec.data.T.clone()
@@ -106,6 +112,19 @@ def train_population(
             stacklevel=2,
         )
     return saes
+
+
+def _check_not_repeated(saes: Sequence[TrainingSAE[Any]], probabilities: Tensor) -> None:
+    """Check that not every SAE has another of the same config, world and start."""
+    runs = Counter(
+        digest(sae.cfg.to_dict(), sae.state_dict() | {"probabilities": own})
+        for sae, own in zip(saes, probabilities, strict=True)
+    )
+    if min(runs.values()) > 1:
+        raise ValueError(
+            f"seeds must hold one whole number per config, {len(saes)} in all, where configs are "
+            "repeated, got None: their SAEs would all be the same"
+        )
 
 
 def _descend(

@@ -29,6 +29,7 @@ from saebook._checks import (
     check_positive,
     check_positive_int,
     check_rows,
+    check_sequence,
 )
 
 __all__ = [
@@ -152,6 +153,8 @@ def train_document_autoencoders(
     """
     check_rows("x", x)
     check_positive("lr", lr)
+    if len(check_sequence("seeds", seeds, "whole numbers")) == 0:
+        raise ValueError("seeds must hold at least one whole number, got none")
     check_non_negative("l1_coefficient", l1_coefficient)
     model = _fresh(
         x,

@@ -188,9 +188,9 @@ def themed(fig: Figure, *, alt: str) -> ThemedFigure:
         ValueError: `alt` is empty.
     """
     if not isinstance(fig, Figure):
-        raise TypeError(f"fig is {fig!r}; expected a matplotlib Figure (for an Axes, its .figure)")
+        raise TypeError(f"fig must be a matplotlib Figure (for an Axes, its .figure), got {fig!r}")
     if not isinstance(alt, str) or not alt.strip():
-        raise ValueError(f"alt is {alt!r}; expected a description of what the figure shows")
+        raise ValueError(f"alt must be a description of what the figure shows, got {alt!r}")
     data = read_figure(fig)
     width, height = (round(inches * PIXELS_PER_INCH) for inches in fig.get_size_inches())
     png = base64.b64encode(_png(fig, PIXELS_PER_INCH, facecolor=LIGHT.background)).decode()

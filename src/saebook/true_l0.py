@@ -27,6 +27,7 @@ from saebook._checks import (
     check_non_negative_int,
     check_one_of,
     check_positive_int,
+    check_sequence,
 )
 from saebook.ensembles import SampleBatch, train_and_polish
 from saebook.metrics import decoder_pairwise_cosine, mean_squared_error, nth_decoder_projection
@@ -118,7 +119,7 @@ def estimate_true_l0(
     check_generator("generator", generator)
     if isinstance(seeds, int):
         seeds = range(check_positive_int("seeds", seeds))
-    seeds = list(seeds)
+    seeds = list(check_sequence("seeds", seeds, "whole numbers, or how many"))
     if not seeds:
         raise ValueError("seeds must hold at least one seed, got none")
     n = d_sae // 2 if n is None else n
@@ -174,7 +175,7 @@ def summarise_seeds(sweep: pd.DataFrame, statistic: str = "smallest") -> pd.Data
 
 
 def _check_ks(ks: Sequence[float], d_sae: int) -> None:
-    if len(ks) == 0:
+    if len(check_sequence("ks", ks, "k")) == 0:
         raise ValueError("ks must hold at least one k, got none")
     for k in ks:
         check_in_range("ks", k, 0, d_sae, open_minimum=True)

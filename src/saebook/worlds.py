@@ -158,7 +158,7 @@ class World(ToyWorld):
         if correlation is not None and bool((correlation - correlation.diag().diag()).any()):
             raise ValueError(
                 "support() needs features that fire independently: correlation must be None or "
-                "diagonal (a copula's states have no closed-form probabilities)"
+                "diagonal, got other entries (a copula's states have no closed-form probabilities)"
             )
         if self.n_features > _MAX_FEATURES:
             raise ValueError(
