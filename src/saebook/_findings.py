@@ -88,7 +88,7 @@ def between(found: Any, least: Any, most: Any, name: str = "") -> Finding:
 def _finding(found: Any, name: str, **bounds: Any) -> Finding:
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {name!r}")
-    limits = {key: _bound(key, bound) for key, bound in bounds.items()}
+    limits: dict[str, Any] = {key: _bound(key, bound) for key, bound in bounds.items()}
     runs = _runs(found)
     if runs is None:
         value = _number("found", found)
