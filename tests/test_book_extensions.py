@@ -282,7 +282,7 @@ def test_the_ledger_says_how_many_claims_there_are_and_whether_all_hold(extensio
     counted = extension("claims_ledger").counted
     assert counted(claims_found).startswith("The book checks 2 claims, 1 of them beside a")
     assert "Every one holds" in counted(claims_found)
-    assert "1 of the claims do not hold" in counted([*claims_found, plain | {"holds": False}])
+    assert "Here 1 of them does not hold" in counted([*claims_found, plain | {"holds": False}])
 
 
 def test_records_of_pages_read_in_another_process_are_merged(extension):

@@ -342,8 +342,8 @@ def pages(monkeypatch):
 
 def test_the_ledger_says_how_often_a_claim_held_and_over_which_range(pages):
     record = table.Record(is_claim=True, held=(True, False), ranges=((-0.51234, 2),))
-    assert pages.ledger.how_often(record) == "held in 1 of 2; −0.512 to 2"
-    assert pages.ledger.how_often(table.Record(is_claim=True)) == "none yet"
+    assert pages.ledger.how_often(record) == ["held in 1 of 2", "−0.512 to 2"]
+    assert pages.ledger.how_often(table.Record(is_claim=True)) == ["none yet"]
 
 
 def test_the_ledger_counts_replicated_and_fallen_claims(pages):
@@ -354,6 +354,7 @@ def test_the_ledger_counts_replicated_and_fallen_claims(pages):
     assert text.startswith("1 of 2 claims have 8 or more live replications, in 3 numerical")
     assert text.endswith("1 fell in any.")
     assert pages.ledger.replicated([good]).endswith("none fell in any.")
+    assert "None of the claims" in pages.ledger.replicated([table.Record(is_claim=True)])
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 MIME = "application/vnd.saebook.claim+json"
-HEADERS = ("Claim", "Found", "Published", "Source", "Verdict", "Replications")
+HEADERS = ("Claim", "Found", "Replications", "Verdict")
 CITATION_KEY = re.compile(r"[a-z]+\d{4}[a-z]*")
 BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "references.bib"
 FALSE_HERE = (
@@ -91,12 +91,12 @@ def counted(claims: list[dict]) -> str:
     return f"The book checks {number}, {published} of them beside a published value. {verdict}"
 
 
-def how_often(record) -> str:
-    """In how many live replications a claim held, and the ranges of its numbers."""
+def how_often(record) -> list[str]:
+    """In how many live replications a claim held, and the range of each of its numbers."""
     if record is None or not record.held:
-        return "none yet"
+        return ["none yet"]
     ranges = (f"{_short(low)} to {_short(high)}" for low, high in record.ranges)
-    return "; ".join([f"held in {sum(record.held)} of {len(record.held)}", *ranges])
+    return [f"held in {sum(record.held)} of {len(record.held)}", *ranges]
 
 
 def _short(value: float) -> str:
@@ -107,6 +107,8 @@ def replicated(found: list) -> str:
     """How many of the claims have their replications, and how many held in all of them."""
     claims = [record for record in found if record.is_claim]
     enough = [record for record in claims if len(record.held) >= PROMISED]
+    if not any(record.held for record in claims):
+        return "None of the claims has live replications yet."
     fell = sum(not all(record.held) for record in claims)
     environments = len({name for record in claims for name in record.environments})
     return (
@@ -236,7 +238,7 @@ class PrintLedger(SphinxPostTransform):
     def _heading(self, docname: str) -> nodes.rubric:
         title = self.env.titles[docname].astext()
         link = make_refnode(self.app.builder, self.env.docname, docname, "", nodes.Text(title))
-        return nodes.rubric("", "", link, **{"heading-level": 2, "level": 2})
+        return nodes.rubric("", "", link, **{"heading-level": 3, "level": 3})
 
     def _link_to_table(self, docname: str) -> nodes.paragraph:
         """A link to the published copy of a chapter's table of replications."""
@@ -261,19 +263,20 @@ class PrintLedger(SphinxPostTransform):
             claim["anchor"],
             nodes.Text(claim["statement"]),
         )
-        source = (
-            source_node(claim["source"], self.env.docname) if claim["source"] else nodes.Text("–")
-        )
+        statement = nodes.paragraph("", "", statement, *_published(claim, self.env.docname))
+        numbers = claim["value"].split("; ") if claim["findings"] else [claim["value"]]
         cells = (
-            statement,
-            nodes.Text(claim["value"]),
-            nodes.Text(claim["published"]),
-            source,
-            nodes.Text("✓ holds" if claim["holds"] else "✗ does not hold here"),
-            nodes.Text(how_often(record)),
+            [statement],
+            _lines(numbers),
+            _lines(how_often(record)),
+            _lines(["✓ holds" if claim["holds"] else "✗ does not hold here"]),
         )
-        entries = [nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells]
-        return nodes.row("", *entries, classes=[] if claim["holds"] else ["claim-false"])
+        kinds = [] if claim["holds"] else ["claim-false"]
+        return nodes.row("", *[nodes.entry("", *cell) for cell in cells], classes=kinds)
+
+
+def _lines(texts: list[str]) -> list[nodes.paragraph]:
+    return [nodes.paragraph("", text) for text in texts]
 
 
 def _write_data(app, exception):
