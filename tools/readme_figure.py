@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import sys
-import urllib.parse
 from pathlib import Path
 
 from bs4 import BeautifulSoup
@@ -22,11 +20,7 @@ def main() -> None:
     image = soup.select_one(f"#{FIGURE} img.only-light")
     if image is None:
         sys.exit(f"error: the page holds no figure {FIGURE}.")
-    header, data = str(image["src"]).split(",", 1)
-    if not header.startswith("data:image/svg+xml"):
-        sys.exit(f"error: {FIGURE} is not an SVG picture but {header}.")
-    is_base64 = header.endswith(";base64")
-    picture = base64.b64decode(data) if is_base64 else urllib.parse.unquote_to_bytes(data)
+    picture = (PAGE.parent / str(image["src"])).read_bytes()
     start = picture.index(b">", picture.index(b"<svg")) + 1
     paper = b'<rect width="100%" height="100%" fill="#fff"/>'  # readable on a dark page too
     picture = picture[:start] + paper + picture[start:]
