@@ -256,7 +256,7 @@ def test_a_text_on_stderr_is_told_and_the_build_passes_when_its_cause_is_gone(bo
     status, output = book.build()
     assert status == 1
     assert "book/quick.md wrote to stderr" in output
-    assert "The cell on line 12:" in output and "\n\na warning\n" in output
+    assert "The cell on line 13:" in output and "\n\na warning\n" in output
     (book.root / "noise").unlink()
     status, output = book.build()
     assert status == 0, output
@@ -270,9 +270,10 @@ def test_a_false_claim_marks_its_page_and_is_listed_and_the_site_is_published(bo
     assert "warning: 1 claim does not hold here:\n  book/quick, quick-false: A half is m" in output
     page = BeautifulSoup(book.pages()["quick.html"], "html.parser")
     claim = page.select_one("#claim-quick-false.claim-false")
-    assert claim.get_text(" ", strip=True) == "✗ Does not hold here. A half is more 0.5 ≥ 0.75"
+    told = "✗ Does not hold here. A half is more 0.5 ≥ 0.75"
+    assert claim.get_text(" ", strip=True) == told
     assert page.select_one(".claims-false a")["href"] == "#claim-quick-false"
-    assert book.outputs() == ["the value is 1", "and then", "came to its end"]
+    assert book.outputs() == ["the value is 1", told, "and then", "came to its end"]
 
 
 @pytest.mark.parametrize("settings", [{"STRICT": "1"}, {"CI": "true"}])

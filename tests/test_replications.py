@@ -327,6 +327,20 @@ def test_every_kind_of_seed_is_shifted():
     assert draws(3, 10) != draws(3, 0)
 
 
+def test_the_shift_leaves_no_name_in_the_chapter():
+    read = f"exec(open({str(ROOT / 'tools' / 'shift_seeds.py')!r}).read())"
+    left = "[name for name in globals() if name not in known and name[:2] != '__']"
+    code = f"known = {{*globals(), 'known'}}; {read}; print({left})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"SEED_SHIFT": "5", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
 # What the pages say
 
 

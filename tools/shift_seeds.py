@@ -2,48 +2,39 @@
 
 The environment variable SEED_SHIFT is added to each seed that PyTorch, NumPy or scikit-learn is
 given as a number, wherever it stands. scikit-learn makes its own draws from NumPy's `RandomState`.
-`replicate.py` puts a copy of this file among the start-up files of its kernels.
+`replicate.py` puts a copy of this file among the start-up files of its kernels. They run in the
+chapter's namespace, so no name may stay behind.
 """
 
-import os
 
-import numpy as np
-import torch
+def shift_seeds(by):
+    """Add `by` to every seed from here on."""
+    import numpy as np
+    import torch
 
-SHIFT = int(os.environ["SEED_SHIFT"])
+    def shifted(seed):
+        is_number = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+        return int(seed) + by if is_number else seed  # not None, and no state
 
+    def shifting(function):
+        return lambda seed=None, *rest, **options: function(shifted(seed), *rest, **options)
 
-def shifted(seed):
-    """The seed with the shift; what is no whole number (None, a state) as it is."""
-    is_number = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    return int(seed) + SHIFT if is_number else seed
+    class Generator(torch.Generator):
+        def manual_seed(self, seed):
+            return super().manual_seed(shifted(seed))
 
+    class RandomState(np.random.RandomState):
+        def __init__(self, seed=None):
+            super().__init__(shifted(seed))
 
-class Generator(torch.Generator):
-    """PyTorch's generator."""
+        def seed(self, seed=None):
+            super().seed(shifted(seed))
 
-    def manual_seed(self, seed):
-        return super().manual_seed(shifted(seed))
-
-
-class RandomState(np.random.RandomState):
-    """NumPy's older generator, which scikit-learn uses."""
-
-    def __init__(self, seed=None):
-        super().__init__(shifted(seed))
-
-    def seed(self, seed=None):
-        super().seed(shifted(seed))
+    torch.Generator, np.random.RandomState = Generator, RandomState
+    torch.manual_seed = torch.random.manual_seed = shifting(torch.manual_seed)
+    np.random.default_rng, np.random.seed = map(shifting, (np.random.default_rng, np.random.seed))
 
 
-def shift(function):
-    """A function whose first argument is a seed, with the shift."""
-    return lambda seed=None, *rest, **options: function(shifted(seed), *rest, **options)
-
-
-if SHIFT:
-    torch.Generator = Generator
-    torch.manual_seed = torch.random.manual_seed = shift(torch.manual_seed)
-    np.random.RandomState = RandomState
-    np.random.default_rng = shift(np.random.default_rng)
-    np.random.seed = shift(np.random.seed)
+if __import__("os").environ["SEED_SHIFT"] != "0":
+    shift_seeds(by=int(__import__("os").environ["SEED_SHIFT"]))
+del shift_seeds
