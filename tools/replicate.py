@@ -105,6 +105,7 @@ def page_of(chapter):
 
 def execute(job):
     """Execute a chapter in a kernel of its own, past false claims and failing cells."""
+    code = table.code_digest(ROOT, page_of(job.chapter))  # as it starts: a writer may go on
     notebook = jupytext.read(page_of(job.chapter))
     with tempfile.TemporaryDirectory(prefix="replication-", ignore_cleanup_errors=True) as folder:
         startup = Path(folder, "profile_default", "startup")
@@ -122,16 +123,16 @@ def execute(job):
         )
         started = time.monotonic()
         client.execute(env=kept | KERNEL_SETTINGS | ENVIRONMENTS[job.environment] | own)
-    return notebook, time.monotonic() - started
+    return run_of(job, notebook, time.monotonic() - started, code)
 
 
-def run_of(job, notebook, seconds):
+def run_of(job, notebook, seconds, code):
     """What an executed notebook found, and what made it."""
     return Run(
         shift=job.shift,
         environment=job.environment,
         processor=table.processor(),
-        code=table.code_digest(ROOT, page_of(job.chapter)),
+        code=code,
         seconds=round(seconds),
         values=table.of_notebook(notebook),
     )
@@ -148,7 +149,8 @@ def from_build(chapter):
         notebook = cache.get_cache_bundle(record.pk).nb
         if wanted == [cell.source for cell in notebook.cells if cell.cell_type == "code"]:
             seconds = (record.data or {}).get("execution_seconds", 0)
-            return run_of(Job(chapter, OWN, "machine"), notebook, seconds)
+            code = table.code_digest(ROOT, page_of(chapter))
+            return run_of(Job(chapter, OWN, "machine"), notebook, seconds, code)
     return None
 
 
@@ -216,13 +218,12 @@ def run_all(bench, todo, title):
 def kept(bench, job, done):
     """Put what a job found into its table; a line about it, and its faults."""
     try:
-        notebook, seconds = done.result()
+        run = done.result()
     except (DeadKernelError, CellTimeoutError, OSError) as error:
         return f"{job}: failed", [f"{type(error).__name__}: {error}"]
-    run = run_of(job, notebook, seconds)
     bench.keep(job.chapter, run)
     faults = [text for name, text in run.values.items() if name.startswith("raised/")]
-    return f"{job}: {seconds:.0f} s", faults
+    return f"{job}: {run.seconds:.0f} s", faults
 
 
 def shared_out(todo):
