@@ -27,6 +27,8 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
+from saebook.claims import format_value
+
 MIME = "application/vnd.saebook.claim+json"
 HEADERS = ("Claim", "Found", "Replications", "Verdict")
 CITATION_KEY = re.compile(r"[a-z]+\d{4}[a-z]*")
@@ -95,12 +97,8 @@ def how_often(record) -> list[str]:
     """In how many live replications a claim held, and the range of each of its numbers."""
     if record is None or not record.held:
         return ["none yet"]
-    ranges = (f"{_short(low)} to {_short(high)}" for low, high in record.ranges)
+    ranges = (f"{format_value(low)} to {format_value(high)}" for low, high in record.ranges)
     return [f"held in {sum(record.held)} of {len(record.held)}", *ranges]
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
 
 
 def replicated(found: list) -> str:

@@ -243,8 +243,8 @@ class Record:
         environments: of the live replications, one for each.
         held: for each live replication whether the claim held; empty for a glued number.
         ranges: for each number, its least and its largest value over the live replications.
-        room: distance from the bound in standard deviations over the live replications, the least
-            over the claim's numbers; infinite where nothing moves, or without a bound.
+        room: distance of a number from its bound in standard deviations over the live replications,
+            the least over the claim's numbers; infinite where nothing moves, or without a bound.
     """
 
     is_claim: bool
@@ -288,11 +288,11 @@ def _record(name: str, live: list[Run], now: Run) -> Record:
     """What live replications say, by the bounds that the claim sets today."""
     numbers = sorted({key.rpartition("/")[0] for key in _rows(now, name) if key.endswith("/value")})
     found = [_rows(run, name) | _constant_bounds(name, live, now) for run in live]
-    rooms = {number: [_room(rows, number) for rows in found] for number in numbers}
     held = [
-        rows.get(f"{name}/rest") == "1" and all(rooms[number][i] >= 0 for number in numbers)
-        for i, rows in enumerate(found)
+        rows.get(f"{name}/rest") == "1" and all(_room(rows, number) >= 0 for number in numbers)
+        for rows in found
     ]
+    rooms = [[_room(rows, number, ends=False) for rows in found] for number in numbers]
     keys = [f"{number}/value" for number in numbers] or [name]
     values = [[float(rows[key]) for rows in found if key in rows] for key in keys]
     is_claim = name.startswith("claim/")
@@ -301,7 +301,7 @@ def _record(name: str, live: list[Run], now: Run) -> Record:
         environments=tuple(run.environment for run in live),
         held=tuple(held) if is_claim else (),
         ranges=tuple((min(each), max(each)) for each in values if each),
-        room=min(map(_in_deviations, rooms.values()), default=math.inf),
+        room=min(map(_in_deviations, rooms), default=math.inf),
     )
 
 
@@ -311,11 +311,16 @@ def _constant_bounds(name: str, live: list[Run], now: Run) -> dict[str, str]:
     return {k: v for k, v in bounds.items() if len({run.values.get(k) for run in live}) == 1}
 
 
-def _room(rows: Mapping[str, str], number: str) -> float:
-    """Distance of a number's interval from its nearer bound; minus infinity if it is not there."""
+def _room(rows: Mapping[str, str], number: str, *, ends: bool = True) -> float:
+    """Distance of a number from its nearer bound; minus infinity if it is not there.
+
+    With `ends`, of its interval, which must keep the bound for the claim to hold.
+    """
     value = float(rows.get(f"{number}/value", math.nan))
-    below = float(rows.get(f"{number}/low", value)) - float(rows.get(f"{number}/least", -math.inf))
-    above = float(rows.get(f"{number}/most", math.inf)) - float(rows.get(f"{number}/high", value))
+    low, high = (float(rows.get(f"{number}/{e}", value)) for e in ("low", "high"))
+    low, high = (low, high) if ends else (value, value)
+    below = low - float(rows.get(f"{number}/least", -math.inf))
+    above = float(rows.get(f"{number}/most", math.inf)) - high
     return -math.inf if math.isnan(below) or math.isnan(above) else min(below, above)
 
 
