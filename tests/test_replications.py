@@ -179,6 +179,15 @@ def test_confirmed_replications_get_todays_code_and_others_keep_theirs():
     assert table.renewed(moved, now) == [*moved, now]
 
 
+def test_confirmed_replications_get_todays_bounds_where_these_are_constants():
+    now = run(**number(0.5, least=0.3, most=0.8))
+    old = [run(code="old", **number(0.5, least=0.1, most=0.7))]
+    old += [run(1, code="old", **number(0.2, least=0.1, most=0.6))]
+    replication = table.renewed(old, now)[0]
+    assert replication.values["claim/c/1/least"] == "0.3"  # a constant that a writer moved
+    assert replication.values["claim/c/1/most"] == "0.6"  # computed in each run
+
+
 def test_own_draws_of_another_processor_do_not_tell():
     now = run(**number(0.5, least=0.1))
     runs = [run(code="old", processor="other", **number(0.5, least=0.1)), run(1, code="old")]

@@ -42,6 +42,7 @@ from pathlib import Path
 from library_index import code_of
 
 FOLDER = "replications"
+BOUNDS = ("/least", "/most")
 PROMISED = 8  # live replications of every claim
 OWN = 0  # the shift of a chapter's own draw
 ROOM = 3.0  # standard deviations that a number should stay away from its bound
@@ -221,10 +222,21 @@ def with_run(runs: Iterable[Run], new: Run) -> list[Run]:
 
 
 def renewed(runs: list[Run], now: Run) -> list[Run]:
-    """The runs, with today's code for those whose every row today's own draw confirms."""
+    """The runs, with today's code and bounds for those whose every row today's own draw confirms."""
     own = [run for run in runs if run.shift == OWN]
-    found = [dataclasses.replace(r, code=now.code) if _is_live(r, own, now) else r for r in runs]
+    found = [_with_code_of(now, r, runs) if _is_live(r, own, now) else r for r in runs]
     return with_run(found, now)
+
+
+def _with_code_of(now: Run, run: Run, runs: list[Run]) -> Run:
+    """A run as today's code would have left it: bounds that are constants are today's."""
+    of_code = [other for other in runs if other.code == run.code]
+    constant = {
+        key: bound
+        for key, bound in now.values.items()
+        if key.endswith(BOUNDS) and len({other.values.get(key) for other in of_code}) == 1
+    }
+    return dataclasses.replace(run, code=now.code, values={**run.values, **constant})
 
 
 def _is_live(run: Run, own: list[Run], now: Run) -> bool:
@@ -281,7 +293,7 @@ def _rows(run: Run, name: str) -> dict[str, str]:
 def _results(run: Run, name: str) -> dict[str, str]:
     """The same without the bounds, which a writer may move: what held follows from them anew."""
     rows = _rows(run, name)
-    return {key: value for key, value in rows.items() if not key.endswith(("/least", "/most"))}
+    return {key: value for key, value in rows.items() if not key.endswith(BOUNDS)}
 
 
 def _record(name: str, live: list[Run], now: Run) -> Record:
@@ -307,7 +319,7 @@ def _record(name: str, live: list[Run], now: Run) -> Record:
 
 def _constant_bounds(name: str, live: list[Run], now: Run) -> dict[str, str]:
     """Today's bounds, where they are constants: the same in all replications."""
-    bounds = {k: v for k, v in _rows(now, name).items() if k.endswith(("/least", "/most"))}
+    bounds = {k: v for k, v in _rows(now, name).items() if k.endswith(BOUNDS)}
     return {k: v for k, v in bounds.items() if len({run.values.get(k) for run in live}) == 1}
 
 
