@@ -27,8 +27,8 @@ from sae_lens.synthetic import (
     train_toy_sae,
 )
 
-from saebook.architectures import BalancedMatryoshkaTrainingSAEConfig
-from saebook.population import train_population
+from saebook.saes import BalancedMatryoshkaTrainingSAEConfig
+from saebook.training import train_population
 from saebook.worlds import TreeWorld, make_family_world
 
 STEPS = 6000  # the default of train_population, at most

@@ -20,13 +20,13 @@ from _timing import seconds
 from joblib import parallel_config
 from sae_lens import BatchTopKTrainingSAEConfig
 
-from saebook.ensembles import train_ensemble
-from saebook.worlds import World, make_fifty_feature_world
+from saebook.training import train_ensemble
+from saebook.worlds import CopulaWorld, make_fifty_feature_world
 
 SIZES = {"large": (25, 50, 1024), "small": (24, 10, 64)}  # SAEs, latents, batch
 
 
-def sweep(world: World, size: str, *, steps: int, n_shards: int) -> None:
+def sweep(world: CopulaWorld, size: str, *, steps: int, n_shards: int) -> None:
     """Train the SAEs of one size."""
     n_saes, d_sae, batch = SIZES[size]
     train_ensemble(

@@ -20,8 +20,8 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.synthetic import ActivationGenerator, train_toy_sae
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 
-from saebook.ensembles import train_ensemble
-from saebook.worlds import World, make_fifty_feature_world
+from saebook.training import train_ensemble
+from saebook.worlds import CopulaWorld, make_fifty_feature_world
 
 BATCH, D_IN, D_SAE = 1024, 100, 50
 FLOP_PER_SAE_STEP = 5 * 2 * BATCH * D_IN * D_SAE  # five products of batch × d_in × d_sae
@@ -32,7 +32,7 @@ def configs(n_saes: int) -> list[BatchTopKTrainingSAEConfig]:
     return [BatchTopKTrainingSAEConfig(k=1 + i % 25, d_in=D_IN, d_sae=D_SAE) for i in range(n_saes)]
 
 
-def toy_sae(world: World, steps: int) -> float:
+def toy_sae(world: CopulaWorld, steps: int) -> float:
     """Milliseconds per step of sae_lens.synthetic.train_toy_sae, with sae-lens' own generator."""
     generator = ActivationGenerator(
         world.n_features,
@@ -46,7 +46,7 @@ def toy_sae(world: World, steps: int) -> float:
     return 1e3 * took / steps
 
 
-def multi_trainer(world: World, steps: int, n_saes: int) -> float:
+def multi_trainer(world: CopulaWorld, steps: int, n_saes: int) -> float:
     """Milliseconds per SAE-step of sae-lens' MultiSAETrainer, fed by our world."""
     rng = torch.Generator().manual_seed(0)
     batches = iter(lambda: {"x": world.sample(BATCH, rng)}, None)
@@ -76,7 +76,7 @@ def multi_trainer(world: World, steps: int, n_saes: int) -> float:
     return 1e3 * seconds(trainer.fit) / steps / n_saes
 
 
-def ensemble(world: World, steps: int, n_saes: int) -> float:
+def ensemble(world: CopulaWorld, steps: int, n_saes: int) -> float:
     """Milliseconds per SAE-step of train_ensemble."""
     cfgs, seeds = configs(n_saes), list(range(n_saes))
     took = seconds(lambda: train_ensemble(cfgs, world.sample, steps=steps, seeds=seeds))

@@ -7,7 +7,7 @@ import jaxtyping
 import pytest
 import torch
 
-jaxtyping.install_import_hook("saebook", "typechecks.typecheck")
+jaxtyping.install_import_hook(["saebook", "bookkit"], "typechecks.typecheck")
 
 hypothesis.settings.register_profile(
     "saebook", deadline=None, derandomize=True, max_examples=40, database=None
@@ -30,7 +30,7 @@ def book_style():
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    from saebook import style
+    from bookkit import style
 
     with mpl.rc_context():
         mpl.use("agg")
@@ -44,7 +44,7 @@ def _saved_once(tmp_path_factory):
     """A tiny GPT-2 with a tokenizer, as Hugging Face saves it."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from saebook.tokens import train_tokenizer
+    from saebook.language import train_tokenizer
 
     folder = tmp_path_factory.mktemp("model")
     texts = [f"cat {i} sat on mat {3 * i}, and dog {i * i} did not" for i in range(200)]

@@ -269,7 +269,7 @@ def test_plots_and_metrics_know_arrays_only(name):
 
 
 def test_a_planted_import_is_found():
-    body = ("from saebook.worlds import World", "from . import plots", "import sae_lens.saes")
+    body = ("from saebook.worlds import CopulaWorld", "from . import plots", "import sae_lens.saes")
     source = "def f():\n" + "".join(f"    {line}\n" for line in body)
     assert siblings(source, {"worlds", "plots", "style"}) == {"worlds", "plots"}
     assert "sae_lens.saes" in imports(source)

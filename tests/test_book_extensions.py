@@ -40,7 +40,7 @@ def test_the_digest_follows_the_library_and_finds_back(extension, project):
 
 
 @pytest.mark.parametrize(
-    "path", ["src/saebook/new.py", "requirements.txt", "pyproject.toml", "src/saebook/data/x.json"]
+    "path", ["src/saebook/new.py", "requirements.txt", "pyproject.toml", "src/saebook/language/embedded/x.json"]
 )
 def test_the_digest_covers(extension, project, path):
     digest = extension("execution_cache").inputs_digest
@@ -105,7 +105,7 @@ LEFT_BEHIND += " __pycache__/x.pyc saebook.egg-info/PKG-INFO Thumbs.db"
 
 
 @pytest.mark.parametrize("name", LEFT_BEHIND.split())
-@pytest.mark.parametrize("folder", ["src/saebook/data", "src/saebook", "book/_static", "given"])
+@pytest.mark.parametrize("folder", ["src/saebook/language/embedded", "src/saebook", "book/_static", "given"])
 def test_what_systems_and_editors_leave_behind_is_no_input(
     extension, project, monkeypatch, folder, name
 ):
@@ -271,7 +271,7 @@ def test_a_citation_key_becomes_a_reference_and_other_sources_stay_text(extensio
 
 
 def test_the_ledger_reads_what_claims_write(extension):
-    from saebook import claims
+    from bookkit import claims
 
     assert extension("claims_ledger").MIME == claims.MIME
 

@@ -9,12 +9,7 @@ import pytest
 import torch
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 
-from saebook.true_l0 import (
-    TrueL0Estimate,
-    estimate_true_l0,
-    sae_statistics,
-    summarise_seeds,
-)
+from saebook.true_l0 import TrueL0Estimate, estimate_true_l0, sae_statistics, summarise_seeds
 from saebook.worlds import make_independent_world, make_orthonormal_directions
 
 N_FEATURES, D_IN = 12, 16

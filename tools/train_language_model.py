@@ -15,11 +15,17 @@ from pathlib import Path
 
 import torch
 
-from saebook.docstrings import PACKAGES, read_docstrings
-from saebook.language_model import CARD, FOLDER, file_digest
-from saebook.language_model_training import TrainingPlan, train_language_model
-from saebook.ngrams import fit_ngrams
-from saebook.tokens import count_bytes, make_contexts, next_token_losses, train_tokenizer
+from language_model_training import TrainingPlan, train_language_model
+from ngrams import fit_ngrams
+from saebook.language import (
+    count_bytes,
+    make_contexts,
+    next_token_losses,
+    read_docstrings,
+    train_tokenizer,
+)
+from saebook.language.docstrings import PACKAGES
+from saebook.language.model import CARD, FOLDER, file_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "_build" / "language_model"

@@ -1,6 +1,6 @@
 """Collect the claims that chapters check, and print them as a ledger.
 
-`saebook.claims.check` leaves a JSON output beside each cell's HTML. This extension renders that
+`bookkit.claims.check` leaves a JSON output beside each cell's HTML. This extension renders that
 output as a paragraph with an anchor, records it per page, and fills every `claims-ledger`
 directive once all pages have been read. Records live in Sphinx's environment, so the ledger is
 whole when chapters come from the cache or only one has changed.
@@ -27,7 +27,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
-from saebook.claims import format_value
+from bookkit.claims import format_value
 
 MIME = "application/vnd.saebook.claim+json"
 HEADERS = ("Claim", "Found", "Replications", "Verdict")

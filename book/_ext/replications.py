@@ -47,7 +47,7 @@ PROMISED = 8  # live replications of every claim
 OWN = 0  # the shift of a chapter's own draw
 ROOM = 3.0  # standard deviations that a number should stay away from its bound
 CLAIM = "application/vnd.saebook.claim+json"
-CODE = ("src/**/*.py", "src/saebook/data/**/*.json", "src/saebook/data/**/*.safetensors")
+CODE = ("src/**/*.py", "src/**/*.json", "src/**/*.safetensors")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 RUN = ("shift", "environment", "processor", "code", "seconds")
 

@@ -11,18 +11,15 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float
-from sae_lens import SAE, TrainingSAE
+from sae_lens import TrainingSAE
 from sae_lens.synthetic import feature_uniqueness
 from torch import Tensor
 
-from saebook._checks import (
-    check_instance,
-    check_rows,
-    check_sequence,
-    check_shape,
-    check_unit_rows,
-)
-from saebook.metrics import detector_f1, l0, match_features, shrinkage, variance_explained
+from saebook._checks import check_instance, check_rows, check_sequence, check_shape, check_unit_rows
+from saebook.metrics.absorption import detector_f1
+from saebook.metrics.matching import match_features
+from saebook.metrics.reconstruction import l0, shrinkage, variance_explained
+from saebook.saes.transforms import inference_sae
 
 RECOVERED = 0.9  # cosine above which a matched latent counts as its feature
 
@@ -80,18 +77,3 @@ def _measures(
         "dead": 1 - live.double().mean().item(),
         "uniqueness": feature_uniqueness(used.W_dec[live], directions),
     }
-
-
-@torch.no_grad()
-def inference_sae(sae: TrainingSAE[Any]) -> SAE[Any]:
-    """The SAE as it is used after training: what sae-lens saves for inference, in memory.
-
-    BatchTopK becomes JumpReLU with the threshold that training has tracked; decoder rows that count
-    as unit vectors become unit vectors. The other variants keep their functions.
-    """
-    cfg = sae.cfg.get_inference_sae_cfg_dict()
-    state = {name: value.clone() for name, value in sae.state_dict().items()}
-    sae.process_state_dict_for_saving_inference(state)
-    ready = SAE.from_dict(cfg)
-    ready.load_state_dict(state)
-    return ready

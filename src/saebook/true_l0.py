@@ -29,8 +29,10 @@ from saebook._checks import (
     check_positive_int,
     check_sequence,
 )
-from saebook.ensembles import SampleBatch, train_and_polish
-from saebook.metrics import decoder_pairwise_cosine, mean_squared_error, nth_decoder_projection
+from saebook.metrics.decoders import decoder_pairwise_cosine, nth_decoder_projection
+from saebook.metrics.reconstruction import mean_squared_error
+from saebook.training.engine.run import SampleBatch
+from saebook.training.ensembles import train_and_polish
 
 STATISTICS = ("smallest", "lowest_error")
 

@@ -1,0 +1,1 @@
+"""What any executable book could use: claims, exercises, themed and touchable figures."""

@@ -1,0 +1,47 @@
+"""Train many SAEs at once, to one measured L0, or on the exact loss of a finite world."""
+
+from saebook.training.engine.run import (
+    SampleBatch,
+)
+from saebook.training.ensembles import (
+    train_and_polish,
+    train_ensemble,
+)
+from saebook.training.initial import (
+    Init,
+)
+from saebook.training.log import (
+    TrainingLog,
+)
+from saebook.training.matched_l0 import (
+    MatchedSAEs,
+    train_at_l0,
+)
+from saebook.training.population import (
+    train_population,
+)
+from saebook.training.resampling import (
+    Resampling,
+)
+from saebook.training.schedules import (
+    learning_rates,
+)
+from saebook.training.stationarity import (
+    ExpectedLoss,
+    expected_loss,
+)
+
+__all__ = [
+    "ExpectedLoss",
+    "Init",
+    "MatchedSAEs",
+    "Resampling",
+    "SampleBatch",
+    "TrainingLog",
+    "expected_loss",
+    "learning_rates",
+    "train_and_polish",
+    "train_at_l0",
+    "train_ensemble",
+    "train_population",
+]

@@ -1,0 +1,1 @@
+"""The stacked program that trains an ensemble: private to `saebook.training`."""

@@ -1,0 +1,132 @@
+"""Gates that learn when a latent fires apart from how strongly: JumpReLU and Gated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from saebook.training.engine.gates.gate import Gate, Stage
+
+
+class JumpReLUGate(Gate):
+    """JumpReLU with straight-through estimators for its threshold and its L0 penalty."""
+
+    own = ("threshold",)
+    coefficient_name = "l0"
+    varying = frozenset(
+        {
+            "l0_coefficient",
+            "l0_warm_up_steps",
+            "jumprelu_init_threshold",
+            "jumprelu_bandwidth",
+            "jumprelu_tanh_scale",
+            "target_l0",
+            "pre_act_loss_coefficient",
+        }
+    )
+
+    def fresh(self, i: int) -> dict[str, float]:
+        return super().fresh(i) | {"threshold": self.cfgs[i].jumprelu_init_threshold}
+
+    def forward(self, stage: Stage) -> None:
+        threshold = stage.own["threshold"].clamp_(min=0.0)
+        torch.gt(stage.pre, threshold.to(stage.pre.dtype)[:, :, None], out=stage.mask)
+        torch.mul(stage.pre, stage.mask, out=stage.acts)
+
+    def backward(self, stage: Stage, d_acts: Tensor) -> Tensor:
+        cfgs = self.cfgs
+        threshold = stage.own["threshold"].to(stage.pre.dtype)[:, :, None]
+        bandwidth = self.column([cfg.jumprelu_bandwidth for cfg in cfgs])
+        near = (stage.pre - threshold).div_(bandwidth)
+        near = torch.logical_and(near > -0.5, near < 0.5).to(stage.pre.dtype).div_(bandwidth)
+        half = self.half_coefficients(stage)
+        # `through` estimates the gradient by the threshold, negated
+        if cfgs[0].jumprelu_sparsity_loss_mode == "tanh":
+            self._add_tanh_penalty(stage, d_acts, half)
+            through = near * threshold * d_acts
+        else:
+            penalty = stage.weighted(half * self._l0_penalty_slope(stage))
+            through = near * (threshold * d_acts + penalty)
+        stage.d_own["threshold"].copy_(-through.sum(-1))
+        d_acts *= stage.mask
+        if cfgs[0].jumprelu_ste_to_input:
+            d_acts += through
+        self._add_pre_act_loss(stage, d_acts, threshold)
+        return d_acts
+
+    def _add_tanh_penalty(self, stage: Stage, d_acts: Tensor, half: Tensor) -> None:
+        scale = self.column([cfg.jumprelu_tanh_scale for cfg in self.cfgs])
+        norm = stage.norm[:, :, None]
+        slope = (stage.acts * (scale * norm)).tanh_().square_().neg_().add_(1).mul_(half * scale)
+        slope = stage.weighted(slope)
+        stage.d_norm += (slope * stage.acts).sum(-1)
+        d_acts += slope.mul_(norm)
+
+    def _l0_penalty_slope(self, stage: Stage) -> Tensor | float:
+        """Derivative of the penalty by a sample's L0: 1; if quadratic, 4/target · (L0 − target)."""
+        cfgs = self.cfgs
+        if cfgs[0].jumprelu_sparsity_loss_mode == "step":
+            return 1.0
+        target = self.column([cfg.target_l0 for cfg in cfgs])
+        return 4 / target * (stage.mask.sum(1, keepdim=True) - target)
+
+    def _add_pre_act_loss(self, stage: Stage, d_pre: Tensor, threshold: Tensor) -> None:
+        coefficients = [cfg.pre_act_loss_coefficient or 0.0 for cfg in self.cfgs]
+        if not any(coefficients) or not bool(stage.dead.any()):
+            return
+        short = (threshold - stage.pre).clamp_(min=0)
+        weight = stage.weighted(0.5 * self.column(coefficients) * stage.dead[:, :, None])
+        push = weight * stage.norm[:, :, None] * (short > 0)
+        stage.d_norm += (weight * short).sum(-1)
+        stage.d_own["threshold"] += push.sum(-1)
+        d_pre -= push
+
+
+class GatedGate(Gate):
+    """Gated: one bias decides which latents fire, a scale and another bias how strongly.
+
+    Before any bias the two paths share their pre-activation `pre`. The first copy of a sample holds
+    the activations, 1[pre + b_gate > 0] · relu(exp(r_mag) · pre + b_mag). The second holds those of
+    the auxiliary loss, relu(pre + b_gate), which the L1 penalty acts on; they teach the gate, whose
+    step has no gradient. Source: Rajamanoharan et al. 2024 (arXiv 2404.16014), as in sae-lens,
+    where the auxiliary loss trains the decoder too.
+    """
+
+    own = ("b_gate", "b_mag", "r_mag")
+    copies = 2
+    has_encoder_bias = False
+
+    def fresh(self, i: int) -> dict[str, float]:
+        return dict.fromkeys(self.own, 0.0)
+
+    def forward(self, stage: Stage) -> None:
+        batch = stage.pre.shape[-1]
+        fires, gate = stage.mask[:, :, :batch], stage.mask[:, :, batch:]
+        acts, gate_acts = stage.acts[:, :, :batch], stage.acts[:, :, batch:]
+        b_gate, b_mag, r_mag = (stage.own[name][:, :, None] for name in self.own)
+        torch.add(stage.pre, b_gate, out=gate_acts)
+        torch.addcmul(b_mag, stage.pre, r_mag.exp(), out=acts)
+        torch.gt(gate_acts, 0, out=gate)
+        torch.gt(acts, 0, out=fires)
+        fires *= gate
+        stage.acts *= stage.mask
+
+    def fired(self, stage: Stage) -> Tensor:
+        return stage.acts[:, :, : stage.pre.shape[-1]].amax(-1) > 0
+
+    def backward(self, stage: Stage, d_acts: Tensor) -> Tensor:
+        batch, half = stage.pre.shape[-1], self.half_coefficients(stage)
+        gate_acts = stage.acts[:, :, batch:]
+        penalty = half * stage.norm[:, :, None]
+        if stage.weights is not None:
+            gate_acts = gate_acts * stage.weights[:, :, batch:]
+            penalty = penalty * stage.weights[:, :, batch:]
+        stage.d_norm += half[:, :, 0] * gate_acts.sum(-1)
+        d_acts[:, :, batch:] += penalty
+        d_acts *= stage.mask
+        d_magnitude, d_gate = d_acts[:, :, :batch], d_acts[:, :, batch:]
+        scale = stage.own["r_mag"].exp()
+        torch.sum(d_gate, -1, out=stage.d_own["b_gate"])
+        torch.sum(d_magnitude, -1, out=stage.d_own["b_mag"])
+        torch.mul((d_magnitude * stage.pre).sum(-1), scale, out=stage.d_own["r_mag"])
+        return torch.addcmul(d_gate, d_magnitude, scale[:, :, None], out=stage.pre)
