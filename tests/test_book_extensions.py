@@ -40,7 +40,13 @@ def test_the_digest_follows_the_library_and_finds_back(extension, project):
 
 
 @pytest.mark.parametrize(
-    "path", ["src/saebook/new.py", "requirements.txt", "pyproject.toml", "src/saebook/language/embedded/x.json"]
+    "path",
+    [
+        "src/saebook/new.py",
+        "requirements.txt",
+        "pyproject.toml",
+        "src/saebook/language/embedded/x.json",
+    ],
 )
 def test_the_digest_covers(extension, project, path):
     digest = extension("execution_cache").inputs_digest
@@ -105,7 +111,9 @@ LEFT_BEHIND += " __pycache__/x.pyc saebook.egg-info/PKG-INFO Thumbs.db"
 
 
 @pytest.mark.parametrize("name", LEFT_BEHIND.split())
-@pytest.mark.parametrize("folder", ["src/saebook/language/embedded", "src/saebook", "book/_static", "given"])
+@pytest.mark.parametrize(
+    "folder", ["src/saebook/language/embedded", "src/saebook", "book/_static", "given"]
+)
 def test_what_systems_and_editors_leave_behind_is_no_input(
     extension, project, monkeypatch, folder, name
 ):

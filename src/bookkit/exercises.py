@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from saebook._checks import check_positive
-
 _STEPS = 10  # of the grid of a number, per tolerance
 _MARKS = {True: "✓ Right.", False: "✗ Not yet.", None: "○ No answer yet."}
 
@@ -92,7 +90,7 @@ def digest_of(answer: float | str, tolerance: float | None = None) -> str:
     """
     if isinstance(answer, str):
         return _hash(answer)
-    step = check_positive("tolerance", tolerance) / _STEPS
+    step = _positive(tolerance) / _STEPS
     return _hash(f"{step:.6g} times {round(answer / step)}")
 
 
@@ -113,7 +111,7 @@ class Number(_Check):
     tolerance: float
 
     def __post_init__(self) -> None:
-        check_positive("tolerance", self.tolerance)
+        _positive(self.tolerance)
 
     def _judge(self, answer: Any) -> Verdict:
         number = answer.item() if getattr(answer, "ndim", None) == 0 else answer
@@ -219,3 +217,11 @@ def _brief(value: Any) -> str:
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _positive(tolerance: Any) -> float:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
+        raise TypeError(f"tolerance must be a number, got {tolerance!r}")
+    if not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance must be in (0, inf), got {tolerance!r}")
+    return float(tolerance)
