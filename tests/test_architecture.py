@@ -23,8 +23,8 @@ RANKS = {
     "saebook.training": 2,
     "saebook.baselines": 3,
     "saebook.true_l0": 3,
-    "saebook.__main__": 4,
-    "saebook": 5,
+    "saebook": 4,
+    "saebook.__main__": 5,
 }
 # Arrays go in: these rooms know no models.
 ARRAYS_ONLY = ("saebook.metrics", "saebook.plots")

@@ -222,6 +222,7 @@ def _brief(value: Any) -> str:
 def _positive(tolerance: Any) -> float:
     if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
         raise TypeError(f"tolerance must be a number, got {tolerance!r}")
-    if not 0 < tolerance < math.inf:
+    number = float(tolerance)
+    if not 0 < number < math.inf:
         raise ValueError(f"tolerance must be in (0, inf), got {tolerance!r}")
-    return float(tolerance)
+    return number

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saebook import toy_models as superposition
 from saebook.toy_models import (
     ToyModels,
     ToyTask,
