@@ -10,7 +10,7 @@ NAME ?=
 RUNS ?= 8
 TABLE ?= replications
 RUN = "$(VENV)/bin/python"
-PYTHON_CODE = src tests tools benchmarks book/_ext
+PYTHON_CODE = src tests tools benchmarks
 
 help: ## List the commands
 	@echo "Sparse but Right: an executable book on sparse autoencoders."

@@ -6,7 +6,7 @@
 A replication executes a chapter with every seed shifted (`shift_seeds.py`), in a numerical
 environment. Replication i adds i times 10,000 to each seed; the environments take turns. What is
 found goes into the table in `replications/` as soon as a chapter ends, so that an interrupted
-command goes on where it was. `book/_ext/replications.py` documents the table, and tells which
+command goes on where it was. `bookkit.replications` documents the table, and tells which
 replications are live: those are not made again.
 
 With `--check`, nothing is executed: report how many live replications each claim of the built book
@@ -31,13 +31,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 
+from bookkit import replications as table
+from bookkit.replications import OWN, PROMISED, ROOM, Run
+from bookkit.sphinx.execution_cache import ChapterCache, inputs_digest
+from bookkit.sphinx.parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 from build_book import ROOT, isolate
-
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import replications as table
-from execution_cache import ChapterCache, inputs_digest
-from parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
-from replications import OWN, PROMISED, ROOM, Run
 
 SHIFT = 10_000
 # How a kernel computes. The second and third stand for older processors; the fourth sums in another

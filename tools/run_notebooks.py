@@ -22,12 +22,10 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from bookkit.sphinx.claims_ledger import MIME as CLAIM
+from bookkit.sphinx.execution_cache import ChapterCache, inputs_digest
+from bookkit.sphinx.parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 from setup_env import REQUIREMENTS, ROOT, environment
-
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from claims_ledger import MIME as CLAIM
-from execution_cache import ChapterCache, inputs_digest
-from parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 
 PUBLISHED = ROOT / "_build" / "html" / "notebooks"
 EXECUTED = ROOT / "_build" / "draft" / "jupyter_execute" / "book"  # as it ran, without outputs

@@ -17,9 +17,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bookkit.findings import Finding
+from bookkit._findings import Finding, at_least, at_most, between
 
-MIME = "application/vnd.saebook.claim+json"
+__all__ = [
+    "Claim",
+    "ClaimWarning",
+    "Finding",
+    "at_least",
+    "at_most",
+    "between",
+    "check",
+    "format_finding",
+    "format_value",
+]
+
+MIME = "application/vnd.bookkit.claim+json"
 
 Scalar = float | int | str
 Value = Scalar | tuple[Scalar, ...]

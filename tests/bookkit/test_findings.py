@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bookkit import claims
-from bookkit.findings import at_least, at_most, between
+from bookkit.claims import at_least, at_most, between
 
 RUNS = [0.9, 1.0, 1.1, 1.2]
 

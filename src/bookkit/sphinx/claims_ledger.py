@@ -16,10 +16,6 @@ from pathlib import Path
 
 import myst_nb.core.render as myst_nb_render
 from docutils import nodes
-from figure_files import DATA
-from reading_order import reading_order
-from replicated_numbers import told
-from replications import FOLDER, PROMISED
 from sphinx import addnodes
 from sphinx.environment.collectors import EnvironmentCollector
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -28,14 +24,17 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 from bookkit.claims import format_value
+from bookkit.replications import FOLDER, PROMISED
+from bookkit.sphinx.claims_store import in_order, store, told
+from bookkit.sphinx.figure_files import DATA
 
 MIME = "application/vnd.saebook.claim+json"
 HEADERS = ("Claim", "Found", "Replications", "Verdict")
 CITATION_KEY = re.compile(r"[a-z]+\d{4}[a-z]*")
 BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "references.bib"
 FALSE_HERE = (
-    "This page was computed here, and what it found here contradicts some of its statements. The text "
-    "around them may not fit either."
+    "This page was computed here, and what it found here contradicts some of its statements. The "
+    "text around them may not fit either."
 )
 LOGGER = logging.getLogger(__name__)
 
@@ -137,15 +136,8 @@ class ClaimsLedger(SphinxDirective):
     """The `claims-ledger` directive: all claims of the book, chapter by chapter."""
 
     def run(self):
-        records(self.env)["pages"].add(self.env.docname)
+        store(self.env)["pages"].add(self.env.docname)
         return [LedgerNode()]
-
-
-def records(env) -> dict:
-    """The environment's store: claims by page, and the pages that print a ledger."""
-    if not hasattr(env, "saebook_claims"):
-        env.saebook_claims = {"claims": {}, "pages": set(), "printed": ""}
-    return env.saebook_claims
 
 
 def _mark_page(app, doctree) -> None:
@@ -165,8 +157,8 @@ class ClaimsCollector(EnvironmentCollector):
     """Keep the records in step with the pages: read, purged, or read in another process."""
 
     def clear_doc(self, app, env, docname):
-        records(env)["claims"].pop(docname, None)
-        records(env)["pages"].discard(docname)
+        store(env)["claims"].pop(docname, None)
+        store(env)["pages"].discard(docname)
 
     def process_doc(self, app, doctree):
         docname = app.env.docname
@@ -177,25 +169,20 @@ class ClaimsCollector(EnvironmentCollector):
                 claim["anchor"], docname, claim["anchor"], claim["statement"]
             )
         if claims:
-            records(app.env)["claims"][docname] = claims
+            store(app.env)["claims"][docname] = claims
 
     def merge_other(self, app, env, docnames, other):
-        theirs = records(other)
-        records(env)["claims"].update(
+        theirs = store(other)
+        store(env)["claims"].update(
             {name: theirs["claims"][name] for name in docnames if name in theirs["claims"]}
         )
-        records(env)["pages"].update(theirs["pages"] & set(docnames))
-
-
-def _claims_in_order(env) -> list[tuple[str, list[dict]]]:
-    claims = records(env)["claims"]
-    return [(docname, claims[docname]) for docname in reading_order(env) if docname in claims]
+        store(env)["pages"].update(theirs["pages"] & set(docnames))
 
 
 def _update_ledgers(app, env):
     """Warn of ids used twice; print the ledger again when a claim has changed."""
     seen: dict[str, str] = {}
-    for docname, claims in _claims_in_order(env):
+    for docname, claims in in_order(env):
         for claim in claims:
             if claim["id"] in seen:
                 LOGGER.warning(
@@ -206,10 +193,10 @@ def _update_ledgers(app, env):
                     location=docname,
                 )
             seen[claim["id"]] = docname
-    state = hashlib.sha256(json.dumps(_claims_in_order(env), sort_keys=True).encode()).hexdigest()
-    changed = state != records(env)["printed"]
-    records(env)["printed"] = state
-    return sorted(records(env)["pages"]) if changed else []
+    state = hashlib.sha256(json.dumps(in_order(env), sort_keys=True).encode()).hexdigest()
+    changed = state != store(env)["printed"]
+    store(env)["printed"] = state
+    return sorted(store(env)["pages"]) if changed else []
 
 
 class PrintLedger(SphinxPostTransform):
@@ -222,7 +209,7 @@ class PrintLedger(SphinxPostTransform):
             node.replace_self(self._ledger())
 
     def _ledger(self) -> list[nodes.Node]:
-        chapters = _claims_in_order(self.env)
+        chapters = in_order(self.env)
         intro = counted([claim for _, claims in chapters for claim in claims])
         out: list[nodes.Node] = [nodes.paragraph("", intro)]
         found = [told(self.env, docname) for docname, _ in chapters]
@@ -282,7 +269,7 @@ def _write_data(app, exception):
     if exception is not None or app.builder.format != "html":
         return
     ledger = []
-    for docname, claims in _claims_in_order(app.env):
+    for docname, claims in in_order(app.env):
         found, table = told(app.env, docname), table_of(app, docname)
         for claim in claims:
             held = found[f"claim/{claim['id']}"].held

@@ -1,10 +1,10 @@
 """Move the images and tables that pages hold as data into files of the site.
 
-A figure of `bookkit.style` holds its drawings and its data as `data:` addresses, so that it works in
-any notebook. On the site a browser would then fetch both inks of every figure, and every frame of a
-slider, before it shows a page. Here each address becomes a file: named by its content, so that equal
-drawings are one file and a rebuild of one page does not touch the files of another. Tables are named
-by their page and figure. Once the site is built, files that no page names any more are removed.
+A figure of `bookkit.style` holds its drawings and its data as `data:` addresses, so that it works
+in any notebook. On the site a browser would then fetch both inks of every figure, and every frame
+of a slider, before it shows a page. Here each address becomes a file: named by its content, so that
+equal drawings are one file and a rebuild of one page does not touch the files of another. Tables
+are named by their page and figure. Once the site is built, files that no page names are removed.
 """
 
 from __future__ import annotations

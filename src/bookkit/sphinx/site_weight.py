@@ -13,7 +13,7 @@ from pathlib import Path
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-# MathJax without its menu and its speech engine, whose 100 kB every page with a formula would fetch.
+# MathJax without its menu and its speech engine: 100 kB for every page with a formula.
 MATHJAX_PARTS = ["input/tex", "output/chtml", "a11y/assistive-mml"]
 MATHJAX_KEPT = (
     "startup.js",

@@ -1,8 +1,7 @@
-"""What the library offers, and who uses it: read from the sources alone, nothing is imported.
+"""What a library offers, and who uses it: read from the sources alone, nothing is imported.
 
-A module is public if its name has no leading underscore. It offers what its `__all__` lists, else
-the functions and classes it defines under public names. A module whose names another one lists in
-`__all__` is a part of that one: only the listed names are public, under the name of the whole.
+A package of the library offers the names in its `__all__`, and any other public module of the top
+floor the functions and classes that it defines. What lies deeper is offered through its package.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = "saebook"
-CELL = re.compile(r"^(`{3,}|~{3,})\{code-cell\}[^\n]*\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
-OPTIONS = re.compile(r"\A(?:---\n.*?^---\n|(?::[\w-]+:[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
+from bookkit.chapters import code_of
 
 Name = tuple[str, str]  # of a module and of what it defines
 
@@ -31,17 +28,33 @@ class Entry:
 
     @property
     def path(self) -> str:
-        return f"{PACKAGE}.{self.module}.{self.name}"
+        return f"{self.module}.{self.name}"
 
 
 class Library:
-    """The modules of a package folder, parsed."""
+    """The modules of all packages in a source folder, parsed, by their dotted names."""
 
     def __init__(self, folder: Path):
-        files = sorted(folder.glob("*.py"))
-        self.trees = {file.stem: ast.parse(file.read_text(encoding="utf-8")) for file in files}
+        files = {dotted(folder, file): file for file in sorted(folder.rglob("*.py"))}
+        self.packages = {name for name, file in files.items() if file.stem == "__init__"}
+        self.trees = {name: ast.parse(_read(file)) for name, file in files.items()}
         self.definitions = {name: _definitions(tree) for name, tree in self.trees.items()}
-        self.bindings = {name: bindings_of(tree) for name, tree in self.trees.items()}
+        self.bindings = {name: self.bindings_of(tree) for name, tree in self.trees.items()}
+
+    def bindings_of(self, tree: ast.AST) -> dict[str, tuple[str, str | None]]:
+        """What imports of the library bind: a local name to a module, or to a name in a module."""
+        found: dict[str, tuple[str, str | None]] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in self.trees:
+                for alias in node.names:
+                    module = f"{node.module}.{alias.name}"
+                    target = (module, None) if module in self.trees else (node.module, alias.name)
+                    found[alias.asname or alias.name] = target
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name in self.trees:
+                        found[alias.asname or alias.name] = (alias.name, None)
+        return found
 
     def origin(self, module: str, name: str) -> Name:
         """The module that defines what `module` calls `name`, and its name there."""
@@ -53,25 +66,19 @@ class Library:
         return module, name
 
     def entries(self) -> dict[str, list[Entry]]:
-        """The public functions and classes of each public module, as in `__all__` or the source."""
-        public = {name: tree for name, tree in self.trees.items() if not name.startswith("_")}
-        listed = {name: _all(tree) for name, tree in public.items()}
-        wholes: dict[Name, str] = {}
-        for module, names in listed.items():
-            for name in names or ():
-                origin = self.origin(module, name)
-                if origin[0] != module:
-                    wholes[origin] = module
-        parts = {module for module, _ in wholes}
+        """The public functions and classes of each public module."""
         found = {}
-        for module, names in listed.items():
-            if names is None:
-                own = [name for name in self.definitions[module] if not name.startswith("_")]
-                names = [] if module in parts else own
-            entries = [self._entry(module, name) for name in names]
-            kept = [e for e in entries if e and wholes.get(e.origin, module) == module]
-            found |= {module: kept} if kept else {}
+        for module in self.trees:
+            _, _, last = module.partition(".")
+            if last and "." not in last and not last.startswith("_"):
+                kept = [e for name in self._offered(module) if (e := self._entry(module, name))]
+                found |= {module: kept} if kept else {}
         return found
+
+    def _offered(self, module: str) -> list[str]:
+        own = [name for name in self.definitions[module] if not name.startswith("_")]
+        listed = _all(self.trees[module])
+        return listed or ([] if module in self.packages else own)
 
     def _entry(self, module: str, name: str) -> Entry | None:
         origin = self.origin(module, name)
@@ -80,6 +87,10 @@ class Library:
             return None
         is_class = isinstance(node, ast.ClassDef)
         return Entry(module=module, name=name, is_class=is_class, origin=origin)
+
+    def docstrings(self) -> dict[str, str]:
+        """The docstring of each module."""
+        return {name: ast.get_docstring(tree) or "" for name, tree in self.trees.items()}
 
     def docstring(self, origin: Name) -> str:
         return ast.get_docstring(self.definitions[origin[0]][origin[1]]) or ""
@@ -92,10 +103,17 @@ class Library:
                 module, name = bindings[node.id]
                 found.add(self.origin(module, str(name)))
             elif isinstance(node, ast.Attribute):
-                module, inner = _module_of(node.value, bindings)
+                module, inner = self._module_of(node.value, bindings)
                 if module and not inner:
                     found.add(self.origin(module, node.attr))
         return found
+
+    def _module_of(self, node: ast.AST, bindings) -> tuple[str, str | None]:
+        """The module that an expression such as `metrics` or `saebook.metrics` means."""
+        if isinstance(node, ast.Name):
+            return bindings.get(node.id, ("", None))
+        name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        return (name, None) if name in self.trees else ("", None)
 
     def users(self) -> dict[Name, set[Name]]:
         """For each definition that others in the library name: which ones do."""
@@ -109,37 +127,17 @@ class Library:
         return found
 
 
-def _module_of(node: ast.AST, bindings) -> tuple[str, str | None]:
-    """The module that an expression such as `metrics` or `saebook.metrics` means."""
-    if isinstance(node, ast.Name):
-        return bindings.get(node.id, ("", None))
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return (node.attr, None) if node.value.id == PACKAGE else ("", None)
-    return "", None
-
-
-def bindings_of(tree: ast.AST) -> dict[str, tuple[str, str | None]]:
-    """What the imports of the package bind: a local name to a module, or to a name in a module."""
-    found: dict[str, tuple[str, str | None]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
-            found |= {alias.asname or alias.name: (alias.name, None) for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}."):
-            module = str(node.module).split(".", 1)[1]
-            found |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.asname and alias.name.startswith(f"{PACKAGE}."):
-                    found[alias.asname] = (alias.name.split(".", 1)[1], None)
-    return found
-
-
 def _targets(statement: ast.stmt) -> list[str]:
     """The names that a statement of a module defines."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return [statement.name]
     targets = getattr(statement, "targets", [getattr(statement, "target", None)])
     return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def dotted(folder: Path, file: Path) -> str:
+    """The name of a module in a source folder."""
+    return ".".join(file.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
 
 
 def _definitions(tree: ast.Module) -> dict[str, ast.stmt]:
@@ -153,26 +151,16 @@ def _all(tree: ast.Module) -> list[str] | None:
     return ast.literal_eval(statement.value) if isinstance(statement, ast.Assign) else None
 
 
-def code_of(page: str) -> ast.Module:
-    """The code cells of a page in MyST Markdown, as one module."""
-    cells = [OPTIONS.sub("", match[2]) for match in CELL.finditer(page)]
-    return ast.parse("\n".join(_without_magics(cell) for cell in cells))
-
-
-def _without_magics(cell: str) -> str:
-    return re.sub(r"^\s*[%!].*$", "", cell, flags=re.MULTILINE)
-
-
 def used_by_page(library: Library, page: str) -> set[Name]:
     """The library's definitions that a page's code names."""
     tree = code_of(page)
-    return library.uses(tree, bindings_of(tree))
+    return library.uses(tree, library.bindings_of(tree))
 
 
 def tests_of(library: Library, source: str) -> dict[Name, list[str]]:
     """The tests in a file for each of the library's definitions, helpers and fixtures followed."""
     tree = ast.parse(source)
-    bindings, definitions = bindings_of(tree), _definitions(tree)
+    bindings, definitions = library.bindings_of(tree), _definitions(tree)
     always = [name for name, node in definitions.items() if _is_autouse(node)]
     found: dict[Name, list[str]] = {}
     for test in (name for name in definitions if name.startswith("test_")):
@@ -223,14 +211,14 @@ def links(root: Path, pages: list[str]) -> dict[Entry, Links]:
     A class that no page (or test) names is used where the functions that name it are used: those
     that return it, and the classes that extend it.
     """
-    library = Library(root / "src" / PACKAGE)
+    library = Library(root / "src")
     users = library.users()
     texts = {page: _read(root / f"{page}.md") for page in pages}
     titles = {f'"{title}"': page for page, text in texts.items() for title in _titles(text)}
     on_pages = {page: used_by_page(library, text) for page, text in texts.items()}
     in_tests = {
         file.relative_to(root).as_posix(): tests_of(library, _read(file))
-        for file in sorted((root / "tests").glob("test_*.py"))
+        for file in sorted((root / "tests").rglob("test_*.py"))
     }
 
     def pages_of(names: set[Name]) -> list[str]:

@@ -7,24 +7,12 @@ range, in the format of the text. What a replication is, the Claims page says.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from docutils import nodes
 from myst_nb.core.variables import format_plain_text
-from myst_nb.ext.glue.crossref import read_glue_cache
 from myst_nb.ext.glue.roles import PasteTextRole
-from replications import (
-    FOLDER,
-    OWN,
-    Record,
-    Run,
-    code_digest,
-    of_claim,
-    of_glue,
-    processor,
-    read,
-    records,
-)
+
+from bookkit.replications import Record
+from bookkit.sphinx.claims_store import told
 
 
 class Glued(nodes.inline):
@@ -42,40 +30,6 @@ class GlueText(PasteTextRole):
         docname = env.path2doc(env.relfn2path(page, env.docname)[1]) if page else env.docname
         glued = Glued("", "", *content, page=docname, key=key, fmt=fmt if colon else "s")
         return ([glued] if content else []), messages
-
-
-def told(env, docname: str) -> dict[str, Record]:
-    """What the live replications say of a chapter's claims and glued numbers.
-
-    Keys are "claim/<id>" and "glue/<name>". It is worked out once for each state of the build.
-    """
-    source, root = Path(env.doc2path(docname)), Path(env.app.srcdir)
-    if not hasattr(env.app, "saebook_replications"):
-        env.app.saebook_replications = {}
-    kept = env.app.saebook_replications
-    if docname not in kept:
-        runs = read(root / FOLDER / f"{source.stem}.csv")
-        code = code_digest(root, source)
-        now = Run(
-            shift=OWN,
-            environment="machine",
-            processor=processor(),
-            code=code,
-            seconds=0,
-            values=_own_draw(env, docname),
-        )
-        kept[docname] = records(runs, now)
-    return kept[docname]
-
-
-def _own_draw(env, docname: str) -> dict[str, str]:
-    """What the chapter found in this build."""
-    found: dict[str, str] = {}
-    for claim in getattr(env, "saebook_claims", {}).get("claims", {}).get(docname, ()):
-        found |= of_claim(claim)
-    for key, output in read_glue_cache(env.mystnb_config.output_folder, docname).items():
-        found |= of_glue(key, output["data"].get("text/plain", ""))
-    return found
 
 
 def range_of(record: Record | None, fmt: str) -> str:

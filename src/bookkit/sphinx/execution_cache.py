@@ -21,8 +21,9 @@ import myst_nb.core.execute.cache
 from jupyter_cache.cache.db import NbCacheRecord
 from jupyter_cache.cache.main import JupyterCacheBase
 
-INPUTS = ("src/saebook/**/*", "requirements.txt", "pyproject.toml")
-SITE_PARTS = ("book/_static/**/*", "book/_templates/**/*", "book/_ext/*.py", "replications/*.csv")
+INPUTS = ("src/saebook/**/*", "src/bookkit/*", "requirements.txt", "pyproject.toml")
+SITE_PARTS = ("book/_static/**/*", "book/_templates/**/*", "src/bookkit/*/**/*")
+SITE_PARTS += ("replications/*.csv",)
 SETTINGS = ("SAEBOOK_MODEL", "SAEBOOK_TEXT")  # which model and text the chapters read
 # What systems, editors, git and Python leave beside the files that somebody wrote.
 LITTER = (".*", "*~", "#*#", "*.bak", "*.orig", "*.rej", "*.pyc", "__pycache__", "*.egg-info")

@@ -38,16 +38,17 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from library_index import code_of
+from bookkit.chapters import code_of
 
 FOLDER = "replications"
 BOUNDS = ("/least", "/most")
 PROMISED = 8  # live replications of every claim
 OWN = 0  # the shift of a chapter's own draw
 ROOM = 3.0  # standard deviations that a number should stay away from its bound
-CLAIM = "application/vnd.saebook.claim+json"
-CODE = ("src/**/*.py", "src/**/*.json", "src/**/*.safetensors")
+CLAIM = "application/vnd.bookkit.claim+json"
+CODE = ("src/saebook/**/*.py", "src/bookkit/*.py", "src/**/*.json", "src/**/*.safetensors")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 RUN = ("shift", "environment", "processor", "code", "seconds")
 
@@ -74,7 +75,7 @@ class Run:
 
     @property
     def key(self) -> tuple[int, str, str, str]:
-        """What two runs may not share in a table: own draws of each code stay, to judge others by."""
+        """What two runs may not share in a table; own draws of each code stay, to judge by."""
         code = self.code if self.shift == OWN else ""
         return self.shift, self.environment, self.processor, code
 
@@ -110,7 +111,7 @@ def of_glue(name: str, text: str) -> dict[str, str]:
         return {}
 
 
-def of_notebook(notebook) -> dict[str, str]:
+def of_notebook(notebook: Any) -> dict[str, str]:
     """The quantities of an executed notebook; a cell that raised is one too."""
     found: dict[str, str] = {}
     for number, cell in enumerate(notebook.cells):
@@ -222,7 +223,7 @@ def with_run(runs: Iterable[Run], new: Run) -> list[Run]:
 
 
 def renewed(runs: list[Run], now: Run) -> list[Run]:
-    """The runs, with today's code and bounds for those whose every row today's own draw confirms."""
+    """The runs, with today's code and bounds for those that today's own draw confirms wholly."""
     own = [run for run in runs if run.shift == OWN]
     found = [_with_code_of(now, r, runs) if _is_live(r, own, now) else r for r in runs]
     return with_run(found, now)

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from notebook_files import build_wheel, pins
-from notebook_text import Code, Page, cells, inline
 
 import saebook
+from bookkit.sphinx.notebooks.files import build_wheel, pins
+from bookkit.sphinx.notebooks.text import Code, Page, cells
 
 FOLDER = "notebooks"
 BRANCH = "notebooks"
@@ -62,7 +62,7 @@ def repository(config) -> tuple[str, str] | None:
     names = parts.path.strip("/").removesuffix(".git").split("/")
     if parts.netloc != "github.com" or len(names) != 2:
         raise ValueError(
-            f"repository: url is {address!r}; expected https://github.com/<owner>/<name>, or nothing"
+            f"repository: url must be https://github.com/<owner>/<name> or empty, got {address!r}"
         )
     return names[0], names[1]
 
@@ -164,13 +164,11 @@ def _with_unseen(parts, unseen: dict[int, str]):
 def _introduction(doctree, page: Page, book: str) -> str:
     """What a notebook is, where its page is, and what the book ran it with."""
     page_of = f"[a page]({page.address})" if page.address else "a page"
-    footers = [node for node in doctree.findall() if type(node).__name__ == "ChapterFooter"]
-    ran = f"\n\nIn the book: {inline(footers[0][0], page)}." if footers else ""
     return (
-        f"This notebook is {page_of} of *{book}*, with all of its code. The next cell installs what "
-        "the code needs, in the versions that the book pins. Numbers in the text are the book's; "
-        "on a processor of the same kind the code gives the same. A figure with a slider shows its "
-        f"start here.{ran}"
+        f"This notebook is {page_of} of *{book}*, with all of its code. The next cell installs "
+        "what the code needs, in the versions that the book pins. Numbers in the text are the "
+        "book's; on a processor of the same kind the code gives the same. A figure with a slider "
+        "shows its start here."
     )
 
 

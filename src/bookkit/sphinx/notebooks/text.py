@@ -141,7 +141,7 @@ def _code(cell: Element) -> Iterator[Code]:
 
 
 def _folded(node: Element, page: Page, depth: int) -> Iterator[Text | Code]:
-    """A solution or a drop-down box: text that shows after a click, and code cells that are shut."""
+    """A solution or a drop-down box: text that shows after a click, and shut code cells."""
     head, *rest = node.children
     words = [str(text) for text in head.findall(nodes.Text) if _is_shown(text)]
     summary = " ".join(" ".join(words).split()).replace("<", "&lt;").replace("( ", "(")
@@ -247,8 +247,8 @@ _WRITERS: dict[str, Callable[[Element, Page], str]] = {
     "enumerated_list": _list,
     "definition_list": _definitions,
     "table": _table,
-    "literal_block": lambda node, page: (
-        f"```{node.get('language', '').replace('ipython3', 'python')}\n{node.astext().rstrip()}\n```"
+    "literal_block": lambda node, page: "```{}\n{}\n```".format(
+        node.get("language", "").replace("ipython3", "python"), node.astext().rstrip()
     ),
     "block_quote": lambda node, page: _quoted("\n\n".join(_texts(node, page))),
     "transition": lambda node, page: "---",

@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import joblib
-from execution_cache import ChapterCache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 from myst_nb.core.execute import ExecutionError
 from myst_nb.core.read import create_nb_reader
 from sphinx.util import logging
+
+from bookkit.sphinx.execution_cache import ChapterCache
 
 LOGGER = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
-from library_index import PACKAGE, Entry, Links, links
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode, nested_parse_with_titles
+from sphinx_external_toc.parsing import parse_toc_yaml
 
-from saebook.__main__ import chapters, modules
+from bookkit.sphinx.library_index import Entry, Library, Links, links
 
 LOGGER = logging.getLogger(__name__)
 MARKUP = re.compile(r"(`+.+?`+)|([|*\\]|(?<=\w)_(?!\w))", re.DOTALL)
@@ -44,8 +44,7 @@ class LibraryReference(SphinxDirective):
         entries = [entry for entry in _links(self.env) if entry.module == module]
         if not entries:
             raise self.error(f"library-reference must name public modules, got {module!r}")
-        lines = [f"## `{PACKAGE}.{module}`", "", "````{eval-rst}"]
-        lines += [f".. automodule:: {PACKAGE}.{module}", ""]
+        lines = [f"## `{module}`", "", "````{eval-rst}", f".. automodule:: {module}", ""]
         for entry in entries:
             if entry.is_class:
                 lines += [f".. autoclass:: {entry.path}", "   :members:", ""]
@@ -60,7 +59,7 @@ class LibraryOverview(SphinxDirective):
     def run(self):
         store = _store(self.env)
         store["overviews"].add(self.env.docname)
-        items = [f"* :py:mod:`{PACKAGE}.{name}`: {line}" for name, line in store["modules"].items()]
+        items = [f"* :py:mod:`{name}`: {line}" for name, line in store["modules"].items()]
         return _parsed(self, ["````{eval-rst}", *items, "````"])
 
 
@@ -85,10 +84,11 @@ def _links(env) -> dict[Entry, Links]:
 
 def _book_pages(root: Path) -> list[str]:
     """The pages of the table of contents, in order, but for the reference itself."""
+    files = {name: root / f"{name}.md" for name in parse_toc_yaml(root / "_toc.yml")}
     return [
-        file.removesuffix(".md")
-        for file, _, _ in chapters(root)
-        if "{library-reference}" not in (root / file).read_text(encoding="utf-8")
+        name
+        for name, file in files.items()
+        if file.is_file() and "{library-reference}" not in file.read_text(encoding="utf-8")
     ]
 
 
@@ -97,8 +97,9 @@ def _outdated(app, env, added, changed, removed):
     store = _store(env)
     root = Path(app.srcdir)
     found = {"links": links(root, _book_pages(root))}
-    public = {entry.module for entry in found["links"]}
-    found["modules"] = {name: plain(line) for name, line in modules() if name in public}
+    docstrings = Library(root / "src").docstrings()
+    public = dict.fromkeys(entry.module for entry in found["links"])
+    found["modules"] = {name: plain(docstrings[name].partition("\n")[0]) for name in public}
     outdated = [] if found.items() <= store.items() else [*store["pages"], *store["overviews"]]
     store |= found
     return outdated
@@ -158,8 +159,10 @@ def _resolve(app, env, node, contnode):
     }:
         return None
     objects = env.get_domain("py").objects
-    short = node["reftarget"].removeprefix(f"{PACKAGE}.").split(".")
-    for path in (f"{PACKAGE}.{'.'.join(short)}", *_paths(env, short[-1])):
+    target = node["reftarget"]
+    tops = dict.fromkeys(entry.module.partition(".")[0] for entry in _links(env))
+    paths = [target, *(f"{top}.{target}" for top in tops)]
+    for path in (*paths, *_paths(env, target.rpartition(".")[2])):
         if path in objects:
             entry = objects[path]
             return make_refnode(
