@@ -83,7 +83,7 @@ class Run:
 # What a run found
 
 
-def text_of(value: object) -> str:
+def _text_of(value: object) -> str:
     """A number with six significant digits."""
     return f"{float(value):.6g}"  # type: ignore[arg-type]
 
@@ -99,14 +99,14 @@ def of_claim(claim: Mapping) -> dict[str, str]:
         several = ("low", "high", "n") if finding["n"] > 1 else ()
         for key in ("value", *several, "least", "most"):
             if finding[key] is not None:
-                found[f"{name}/{number}/{key}"] = text_of(finding[key])
+                found[f"{name}/{number}/{key}"] = _text_of(finding[key])
     return found
 
 
 def of_glue(name: str, text: str) -> dict[str, str]:
     """The quantity of a glued value, if it is a number."""
     try:
-        return {f"glue/{name}": text_of(text.strip("'\""))}
+        return {f"glue/{name}": _text_of(text.strip("'\""))}
     except ValueError:
         return {}
 

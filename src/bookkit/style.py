@@ -51,20 +51,20 @@ LIGHT = Ink(text="#1f2329", muted="#59626e", grid="#dfe3e8", background="#ffffff
 DARK = Ink(text="#e8ebef", muted="#a3abb5", grid="#363d46", background="#121212")
 
 DIVERGING = LinearSegmentedColormap.from_list(
-    "saebook_diverging", ["#08407a", "#4d9bd6", "#ffffff", "#ee8a3c", "#8f3300"]
+    "bookkit_diverging", ["#08407a", "#4d9bd6", "#ffffff", "#ee8a3c", "#8f3300"]
 )
 """For values around zero, such as cosines and correlations: zero has the colour of the page."""
 SEQUENTIAL = LinearSegmentedColormap.from_list(
-    "saebook_sequential", ["#ffffff", "#4d9bd6", "#08407a"]
+    "bookkit_sequential", ["#ffffff", "#4d9bd6", "#08407a"]
 )
 """For values from zero up."""
 
 _DARK_COLORMAPS = {
     DIVERGING.name: LinearSegmentedColormap.from_list(
-        "saebook_diverging_dark", ["#bfe0fb", "#2f83c0", "#121212", "#c96a1c", "#ffd2a8"]
+        "bookkit_diverging_dark", ["#bfe0fb", "#2f83c0", "#121212", "#c96a1c", "#ffd2a8"]
     ),
     SEQUENTIAL.name: LinearSegmentedColormap.from_list(
-        "saebook_sequential_dark", ["#121212", "#2f83c0", "#bfe0fb"]
+        "bookkit_sequential_dark", ["#121212", "#2f83c0", "#bfe0fb"]
     ),
 }
 
@@ -94,7 +94,7 @@ _RC: dict[str, Any] = {
     "ytick.color": LIGHT.muted,
     "xtick.labelcolor": LIGHT.text,
     "ytick.labelcolor": LIGHT.text,
-    "svg.hashsalt": "saebook",
+    "svg.hashsalt": "bookkit",
     "svg.fonttype": "path",
 }
 

@@ -1,25 +1,23 @@
 """The table of replications: what is kept, what is live, and what it says of a claim."""
 
 import dataclasses
-import importlib
 import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from bookkit import claims
-from bookkit.findings import at_least, at_most
+from bookkit import replications as table
+from bookkit.claims import at_least, at_most
+from bookkit.sphinx import claims_ledger, replicated_numbers
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-table = importlib.import_module("replications")
-sys.path.pop(0)
 Run = table.Run
 
 
@@ -353,31 +351,21 @@ def test_the_shift_leaves_no_name_in_the_chapter():
 # What the pages say
 
 
-@pytest.fixture
-def pages(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
-    ledger = importlib.import_module("claims_ledger")
-    numbers = importlib.import_module("replicated_numbers")
-    yield SimpleNamespace(ledger=ledger, numbers=numbers)
-    for name in ("claims_ledger", "replicated_numbers"):
-        sys.modules.pop(name, None)
-
-
-def test_the_ledger_says_how_often_a_claim_held_and_over_which_range(pages):
+def test_the_ledger_says_how_often_a_claim_held_and_over_which_range():
     record = table.Record(is_claim=True, held=(True, False), ranges=((-0.51234, 2),))
-    assert pages.ledger.how_often(record) == ["held in 1 of 2", "−0.512 to 2"]
-    assert pages.ledger.how_often(table.Record(is_claim=True)) == ["none yet"]
+    assert claims_ledger.how_often(record) == ["held in 1 of 2", "−0.512 to 2"]
+    assert claims_ledger.how_often(table.Record(is_claim=True)) == ["none yet"]
 
 
-def test_the_ledger_counts_replicated_and_fallen_claims(pages):
+def test_the_ledger_counts_replicated_and_fallen_claims():
     good = table.Record(is_claim=True, held=(True,) * 8, environments=("a", "b") * 4)
     fell = table.Record(is_claim=True, held=(True, False), environments=("a", "c"))
     glued = table.Record(is_claim=False)
-    text = pages.ledger.replicated([good, fell, glued])
+    text = claims_ledger.replicated([good, fell, glued])
     assert text.startswith("1 of 2 claims have 8 or more live replications, in 3 numerical")
     assert text.endswith("1 fell in any.")
-    assert pages.ledger.replicated([good]).endswith("none fell in any.")
-    assert "None of the claims" in pages.ledger.replicated([table.Record(is_claim=True)])
+    assert claims_ledger.replicated([good]).endswith("none fell in any.")
+    assert "None of the claims" in claims_ledger.replicated([table.Record(is_claim=True)])
 
 
 @pytest.mark.parametrize(
@@ -389,7 +377,11 @@ def test_the_ledger_counts_replicated_and_fallen_claims(pages):
         ((), ".2f", ""),
     ],
 )
-def test_a_number_tells_its_range_in_its_own_format(pages, ranges, fmt, text):
+def test_a_number_tells_its_range_in_its_own_format(ranges, fmt, text):
     record = table.Record(is_claim=False, ranges=ranges, environments=("a", "b", "c"))
-    assert pages.numbers.range_of(record, fmt) == text
-    assert pages.numbers.range_of(None, fmt) == ""
+    assert replicated_numbers.range_of(record, fmt) == text
+    assert replicated_numbers.range_of(None, fmt) == ""
+
+
+def test_the_processor_tells_the_instructions_that_pytorch_uses():
+    assert table.processor().endswith(f" {torch.backends.cpu.get_cpu_capability()}")

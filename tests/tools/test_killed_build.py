@@ -57,10 +57,10 @@ print("came to its end")
 ```
 """
 INTRO = "# A tiny book\n\nTwo chapters.\n"
-NEEDED = "execution|claims|replicated"  # extensions
+NEEDED = "bookkit.*(execution|claims|replicated)"  # extensions
 FALSE = """
 ```{code-cell}
-from saebook import claims
+from bookkit import claims
 
 claims.check("%s-false", "A half is more", claims.at_least(0.5, 0.75))
 ```
@@ -77,18 +77,16 @@ class Book:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("tools/build_book.py", "book/_ext"):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, root / name)
+        (root / "tools").mkdir(parents=True)
+        shutil.copy(ROOT / "tools" / "build_book.py", root / "tools")
         real = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-        extensions = real["sphinx"]["local_extensions"].items()
+        extensions = real["sphinx"]["extra_extensions"]
         self.write("_config.yml", yaml.safe_dump({
             "title": "A tiny book",
             "only_build_toc_files": True,
             "execute": real["execute"],
             "sphinx": {
-                "local_extensions": {k: v for k, v in extensions if re.search(NEEDED, k)},
+                "extra_extensions": [name for name in extensions if re.search(NEEDED, name)],
                 "config": {"nb_execution_raise_on_error": True, "nb_ipywidgets_js": {}},
             },
         }))  # fmt: skip

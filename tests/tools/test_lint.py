@@ -18,7 +18,7 @@ TOC = "format: jb-book\nroot: book/intro\nchapters: [{file: book/part/one}, {fil
 def project(tmp_path):
     """A repository with two pages and this one's lint; an environment lies among the pages."""
     files = {"_toc.yml": TOC, "book/intro.md": CHAPTER, "book/part/one.md": CHAPTER}
-    files["book/_ext/extension.py"] = '"""An extension."""\n'
+    files["src/bookkit/sphinx/extension.py"] = '"""An extension."""\n'
     for name in ("Makefile", "pyproject.toml", "tools/chapters.py"):
         files[name] = (ROOT / name).read_text(encoding="utf-8")
     write(tmp_path, files)
@@ -75,6 +75,6 @@ def test_pages_are_read_where_they_are_listed_or_new(project, page):
 
 
 def test_an_extension_of_the_site_is_read(project):
-    write(project, {"book/_ext/extension.py": "import os\nx=1\n"})
+    write(project, {"src/bookkit/sphinx/extension.py": "import os\nx=1\n"})
     rules, form = lint(project)
     assert "F401" in rules and "would be reformatted" in form

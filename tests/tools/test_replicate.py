@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 
 import torch
-from saebook import claims
+from bookkit import claims
 
 drawn = torch.rand(100, generator=torch.Generator().manual_seed(0))
 """
@@ -46,8 +46,7 @@ class Book:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("tools", "book/_ext"):
-            shutil.copytree(ROOT / name, root / name)
+        shutil.copytree(ROOT / "tools", root / "tools")
         shutil.copy(ROOT / "requirements.txt", root)
         config = {"slow_chapters": [], "pages_without_notebook": []}
         self.write("_config.yml", yaml.safe_dump({"sphinx": {"config": config}}))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from functools import cache
 from pathlib import Path
 
 import myst_nb.core.render as myst_nb_render
@@ -28,10 +27,9 @@ from bookkit.replications import FOLDER, PROMISED
 from bookkit.sphinx.claims_store import in_order, store, told
 from bookkit.sphinx.figure_files import DATA
 
-MIME = "application/vnd.saebook.claim+json"
+MIME = "application/vnd.bookkit.claim+json"
 HEADERS = ("Claim", "Found", "Replications", "Verdict")
-CITATION_KEY = re.compile(r"[a-z]+\d{4}[a-z]*")
-BIBLIOGRAPHY = Path(__file__).resolve().parents[1] / "references.bib"
+CITATION_KEY = re.compile(r"[a-z]+[a-z0-9]*")
 FALSE_HERE = (
     "This page was computed here, and what it found here contradicts some of its statements. The "
     "text around them may not fit either."
@@ -116,20 +114,13 @@ def replicated(found: list) -> str:
 
 def source_node(source: str, docname: str) -> nodes.Node:
     """A reference to the bibliography when `source` looks like a citation key, else its text."""
-    if not (CITATION_KEY.fullmatch(source) or source in _keys_without_year()):
+    if not CITATION_KEY.fullmatch(source):
         return nodes.Text(source)
     xref = addnodes.pending_xref(
         "", refdomain="cite", reftype="t", reftarget=source, refdoc=docname, refwarn=True
     )
     xref += nodes.inline("", source)
     return xref
-
-
-@cache
-def _keys_without_year() -> frozenset[str]:
-    """The keys of the bibliography that do not look like one, such as those of undated sources."""
-    keys = re.findall(r"^@\w+\{([^,\s]+),", BIBLIOGRAPHY.read_text(encoding="utf-8"), re.MULTILINE)
-    return frozenset(key for key in keys if not CITATION_KEY.fullmatch(key))
 
 
 class ClaimsLedger(SphinxDirective):

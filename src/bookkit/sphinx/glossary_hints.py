@@ -32,13 +32,13 @@ def definitions(env) -> dict[str, str]:
 def _read_definitions(app, env):
     """Write all pages anew when a definition has changed: any of them may link to it."""
     now = definitions(env)
-    before, env.saebook_definitions = getattr(env, "saebook_definitions", {}), now
+    before, env.book_definitions = getattr(env, "book_definitions", {}), now
     return sorted(env.found_docs) if now != before else []
 
 
 def _add_hints(app, doctree, docname):
     hints = {}
-    for address, sentence in app.env.saebook_definitions.items():
+    for address, sentence in app.env.book_definitions.items():
         page, anchor = address.split("#")
         hints[app.builder.get_relative_uri(docname, page) + "#" + anchor] = sentence
     for reference in doctree.findall(nodes.reference):

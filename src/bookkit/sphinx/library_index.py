@@ -109,7 +109,7 @@ class Library:
         return found
 
     def _module_of(self, node: ast.AST, bindings) -> tuple[str, str | None]:
-        """The module that an expression such as `metrics` or `saebook.metrics` means."""
+        """The module that an expression such as `plots` or `kit.plots` means."""
         if isinstance(node, ast.Name):
             return bindings.get(node.id, ("", None))
         name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""

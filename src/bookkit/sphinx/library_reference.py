@@ -73,9 +73,9 @@ def _parsed(directive, lines: list[str]) -> list[nodes.Node]:
 
 def _store(env) -> dict:
     """The environment's record: the modules on each reference page, and the links printed there."""
-    if not hasattr(env, "saebook_library"):
-        env.saebook_library = {"pages": {}, "overviews": set(), "links": {}, "modules": {}}
-    return env.saebook_library
+    if not hasattr(env, "book_library"):
+        env.book_library = {"pages": {}, "overviews": set(), "links": {}, "modules": {}}
+    return env.book_library
 
 
 def _links(env) -> dict[Entry, Links]:

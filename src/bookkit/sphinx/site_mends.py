@@ -1,6 +1,6 @@
 """Mend what the theme and its extensions leave faulty in the built pages.
 
-Each mend names the fault. Templates under `book/_templates` and `book/_static/saebook.css` hold
+Each mend names the fault. Templates under `book/_templates` and `book/_static` hold
 the others.
 """
 

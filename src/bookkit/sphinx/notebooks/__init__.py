@@ -13,20 +13,19 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-import saebook
 from bookkit.sphinx.notebooks.files import build_wheel, pins
 from bookkit.sphinx.notebooks.text import Code, Page, cells
 
 FOLDER = "notebooks"
 BRANCH = "notebooks"
 REQUIREMENTS = "requirements.txt"
-WHEEL = f"saebook-{saebook.__version__}-py3-none-any.whl"
 FIGURE = re.compile(r"\{glue:figure\} *([\w.-]+)")
 
 INSTALL = """\
@@ -39,7 +38,7 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the book, so that sums have its order
 version, wheel, site = {version!r}, {wheel!r}, {site!r}
-if version not in [d.version for d in importlib.metadata.distributions(name="saebook")]:
+if version not in [d.version for d in importlib.metadata.distributions(name={library!r})]:
     beside = pathlib.Path(wheel).is_file() and pathlib.Path("requirements.txt").is_file()
     if not beside and not site:
         raise FileNotFoundError(f"put {{wheel}} and requirements.txt beside this notebook")
@@ -88,9 +87,11 @@ def launch_links(config, name: str) -> list[tuple[str, str]]:
     ]
 
 
-def install_cell(site: str) -> str:
-    """The code of a notebook's first cell."""
-    return INSTALL.format(version=saebook.__version__, wheel=WHEEL, site=site)
+def install_cell(library: str, site: str) -> str:
+    """The code of a notebook's first cell, which installs the library, as it is installed here."""
+    number = version(library)
+    wheel = f"{library}-{number}-py3-none-any.whl"
+    return INSTALL.format(library=library, version=number, wheel=wheel, site=site)
 
 
 def with_figures_shown(code: str, figures: set[str]) -> str:
@@ -119,7 +120,14 @@ def _glues(node: ast.AST, names: set[str]) -> bool:
 
 
 def notebook(
-    doctree, page: Page, *, figures: set[str], unseen: dict[int, str], site: str, book: str
+    doctree,
+    page: Page,
+    *,
+    figures: set[str],
+    unseen: dict[int, str],
+    library: str,
+    site: str,
+    book: str,
 ):
     """A page as a notebook without outputs, or None where the page has no code.
 
@@ -128,6 +136,7 @@ def notebook(
         page: what the doctree does not hold itself.
         figures: the keys of glued figures, which a notebook shows under their cells.
         unseen: code that runs but is not on the page, by its place in the page's source.
+        library: the distribution that the notebooks need.
         site: the address of the folder with the wheel; empty where there is none.
         book: the book's title.
     """
@@ -136,7 +145,7 @@ def notebook(
         return None
     head, _, rest = parts[0].source.partition("\n\n")
     begin = [new_markdown_cell(f"{head}\n\n{_introduction(doctree, page, book)}")]
-    begin.append(new_code_cell(install_cell(site), metadata={"tags": ["install"]}))
+    begin.append(new_code_cell(install_cell(library, site), metadata={"tags": ["install"]}))
     if rest:
         begin.append(new_markdown_cell(rest))
     own = [_cell(part, figures) for part in parts[1:]]
@@ -197,6 +206,7 @@ def _publish(app, doctree, docname) -> None:
         Page(app.env, docname, address),
         figures=_figures(app, docname),
         unseen=_unseen(app, docname),
+        library=app.config.notebook_library,
         site=source_of_files(app.config),
         book=app.config.html_title,
     )
@@ -238,7 +248,9 @@ def _publish_what_they_need(app, exception) -> None:
     if exception is None and folder.is_dir():
         root = Path(app.srcdir)
         given = (root / REQUIREMENTS).read_text(encoding="utf-8")
-        (folder / REQUIREMENTS).write_text(pins(given), encoding="utf-8")
+        (folder / REQUIREMENTS).write_text(
+            pins(given, app.config.notebook_library), encoding="utf-8"
+        )
         binders = "python-{}.{}\n".format(*sys.version_info)
         (folder / "runtime.txt").write_text(binders, encoding="utf-8")
         build_wheel(root, folder)
@@ -246,6 +258,7 @@ def _publish_what_they_need(app, exception) -> None:
 
 def setup(app):
     app.add_config_value("pages_without_notebook", [], "html")
+    app.add_config_value("notebook_library", "", "html")
     app.connect("doctree-resolved", _publish)
     app.connect("html-page-context", _link)
     app.connect("build-finished", _publish_what_they_need)

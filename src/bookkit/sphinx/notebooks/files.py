@@ -14,19 +14,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 WHEEL_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src")
-NEEDED = ("saebook", "myst-nb", "ipywidgets")  # the last because tqdm warns where it is absent
+NEEDED = ("myst-nb", "ipywidgets")  # the second because tqdm warns where it is absent
 # Jupyter itself is the reader's: replacing it under a running kernel would break that.
 READERS_OWN = {"ipykernel", "ipython", "jupyter-client", "jupyter-core"}
 
 
-def pins(requirements: str) -> str:
+def pins(requirements: str, library: str) -> str:
     """The lines of a requirements file for what the notebooks import, with all that pulls in."""
     lines = {}
     for line in requirements.splitlines():
         pin = line.partition("#")[0].strip()
         if "==" in pin:
             lines[canonicalize_name(Requirement(pin).name)] = pin
-    wanted, seen = list(NEEDED), set(READERS_OWN)
+    wanted, seen = [library, *NEEDED], set(READERS_OWN)
     while wanted:
         name = canonicalize_name(wanted.pop())
         if name in seen:

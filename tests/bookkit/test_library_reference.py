@@ -1,50 +1,51 @@
 """The library's reference knows what is public, which chapters use it and which tests reach it."""
 
 import ast
-import importlib
 import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-EXTENSIONS = ROOT / "book" / "_ext"
+from bookkit.sphinx import library_index, library_reference
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SOURCES = {
-    "src/saebook/worlds.py": """
-from saebook._hidden import helper
-from saebook.trees import Tree, make_tree as make_tree
-__all__ = ["Tree", "World", "make_tree", "helper", "LIMIT"]
-LIMIT = 3
-class World: ...
-def unlisted(): return World()
+    "src/lib/__init__.py": "",
+    "src/lib/worlds/__init__.py": """
+from lib._hidden import helper
+from lib.worlds.trees import Tree, World, make_tree as make_tree
+__all__ = ["Tree", "World", "make_tree", "helper"]
 """,
-    "src/saebook/trees.py": """
+    "src/lib/worlds/trees.py": """
 class Tree: ...
+class World: ...
 def make_tree() -> Tree:
     '''Grow one. Taught in "The
     second".'''
 def prune(tree: Tree): ...
 """,
-    "src/saebook/_hidden.py": "def helper(): ...\ndef other(): ...",
-    "src/saebook/plots.py": "def plot(): ...\ndef _axes(): ...\ndef lonely(): ...",
+    "src/lib/_hidden.py": "def helper(): ...\ndef other(): ...",
+    "src/lib/plots.py": "def plot(): ...\ndef _axes(): ...\ndef lonely(): ...",
     "book/one.md": """
 # The first
 ```{code-cell} python
 :tags: [hide-input]
 %matplotlib inline
-from saebook import plots as p, worlds
+from lib import plots as p, worlds
 worlds.make_tree()
 ```
 ```python
 p.lonely()
 ```
 """,
-    "book/two.md": "# The second\n```{code-cell}\nfrom saebook.plots import plot\nplot()\n```",
-    "tests/test_trees.py": """
+    "book/two.md": "# The second\n```{code-cell}\nfrom lib.plots import plot\nplot()\n```",
+    "tests/worlds/test_trees.py": """
 import pytest
-from saebook import plots
-from saebook.trees import make_tree
+
+from bookkit.sphinx import library_index, library_reference
+from lib import plots
+from lib.worlds.trees import make_tree
 @pytest.fixture(autouse=True)
 def figure(): plots.plot()
 @pytest.fixture
@@ -58,12 +59,6 @@ def test_without(): ...
 
 
 @pytest.fixture
-def index(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXTENSIONS))
-    return importlib.import_module("library_index")
-
-
-@pytest.fixture
 def project(tmp_path):
     for name, source in SOURCES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -72,14 +67,14 @@ def project(tmp_path):
 
 
 @pytest.fixture
-def found(index, project):
-    links = index.links(project, ["book/one", "book/two"])
-    return {entry.path.removeprefix("saebook."): where for entry, where in links.items()}
+def found(project):
+    links = library_index.links(project, ["book/one", "book/two"])
+    return {entry.path.removeprefix("lib."): where for entry, where in links.items()}
 
 
 @pytest.fixture
-def library(index):
-    return index.Library(ROOT / "src" / "saebook")
+def library():
+    return library_index.Library(ROOT / "src")
 
 
 def test_a_module_offers_what_it_lists_else_what_it_defines(found):
@@ -92,8 +87,8 @@ def test_a_module_offers_what_it_lists_else_what_it_defines(found):
     assert {path for path in found if path.startswith("plots.")} == {"plots.plot", "plots.lonely"}
 
 
-def test_a_part_of_another_module_stands_there_only(found):
-    assert not [path for path in found if path.startswith("trees.")]
+def test_what_lies_deeper_is_offered_by_its_package_only(found):
+    assert not [path for path in found if "trees." in path or "prune" in path]
 
 
 def test_pages_are_found_by_the_names_in_their_code_cells(found):
@@ -108,9 +103,9 @@ def test_a_chapter_named_in_the_docstring_teaches_and_others_use(found):
 
 def test_tests_are_found_through_helpers_and_fixtures(found):
     assert found["worlds.make_tree"].tests == {
-        "tests/test_trees.py": ["test_with_a_fixture", "test_with_a_helper"]
+        "tests/worlds/test_trees.py": ["test_with_a_fixture", "test_with_a_helper"]
     }
-    assert len(found["plots.plot"].tests["tests/test_trees.py"]) == 3
+    assert len(found["plots.plot"].tests["tests/worlds/test_trees.py"]) == 3
     assert found["plots.lonely"].tests == found["worlds.helper"].tests == {}
 
 
@@ -120,20 +115,22 @@ def test_a_class_is_used_where_what_returns_it_is_used(found):
     assert found["worlds.World"].tests == {}
 
 
-def test_every_public_function_and_class_is_reached_by_a_test(index):
-    untested = [entry.path for entry, where in index.links(ROOT, []).items() if not where.tests]
+def test_every_public_function_and_class_is_reached_by_a_test():
+    untested = [
+        entry.path for entry, where in library_index.links(ROOT, []).items() if not where.tests
+    ]
     assert not untested, "name them in a test, or leave them out of __all__"
 
 
-def test_every_public_function_serves_a_chapter_a_tool_or_the_library(index, library):
+def test_every_public_function_serves_a_chapter_a_tool_or_the_library(library):
     pages = [path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("book/*.md")]
     used = set(library.users())
     for tool in [*ROOT.glob("tools/*.py"), *ROOT.glob("benchmarks/*.py")]:
         tree = ast.parse(tool.read_text(encoding="utf-8"))
-        used |= library.uses(tree, index.bindings_of(tree))
+        used |= library.uses(tree, library.bindings_of(tree))
     idle = [
         entry.path
-        for entry, where in index.links(ROOT, pages).items()
+        for entry, where in library_index.links(ROOT, pages).items()
         if not where.taught and entry.origin not in used
     ]
     assert not idle, "no one needs them: remove them"
@@ -153,19 +150,18 @@ def test_every_chapter_that_a_docstring_names_exists(library):
     assert not named - titles
 
 
-def test_markup_characters_of_docstrings_mean_themselves_outside_of_code(index):
-    plain = importlib.import_module("library_reference").plain
+def test_markup_characters_of_docstrings_mean_themselves_outside_of_code():
+    plain = library_reference.plain
     assert plain("|cos(W)| of `a*b|c` is (*saes), x_ too") == (
         r"\|cos(W)\| of `a*b|c` is (\*saes), x\_ too"
     )
 
 
-def test_a_test_is_a_link_only_where_the_repository_has_an_address(index):
-    reference = importlib.import_module("library_reference")
-    where = index.Links(taught=["book/one"], used=[], tests={"tests/test_a.py": ["x", "y"]})
-    assert reference._fields(where, "") == [
+def test_a_test_is_a_link_only_where_the_repository_has_an_address():
+    where = library_index.Links(taught=["book/one"], used=[], tests={"tests/test_a.py": ["x", "y"]})
+    assert library_reference._fields(where, "") == [
         ":Taught in: :doc:`/book/one`",
         ":Tested in: ``tests/test_a.py`` (2 tests)",
     ]
-    linked = reference._fields(where, "https://example.org/blob/main")[1]
+    linked = library_reference._fields(where, "https://example.org/blob/main")[1]
     assert "<https://example.org/blob/main/tests/test_a.py>`__ (2 tests)" in linked

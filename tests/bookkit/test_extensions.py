@@ -1,24 +1,20 @@
 """The book's Sphinx extensions: the cache follows its inputs, and pages are mended."""
 
-import importlib
 import os
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
 
-EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
-
-
-@pytest.fixture
-def extension(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXTENSIONS))
-    loaded = set(sys.modules)
-    yield importlib.import_module
-    for name in {path.stem for path in EXTENSIONS.glob("*.py")} - loaded:
-        sys.modules.pop(name, None)
+from bookkit.sphinx import (
+    claims_ledger,
+    claims_store,
+    execution_cache,
+    figure_files,
+    glossary_hints,
+    site_mends,
+    site_weight,
+)
 
 
 @pytest.fixture
@@ -29,8 +25,8 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_the_digest_follows_the_library_and_finds_back(extension, project):
-    digest = extension("execution_cache").inputs_digest
+def test_the_digest_follows_the_library_and_finds_back(project):
+    digest = execution_cache.inputs_digest
     module = project / "src" / "saebook" / "worlds.py"
     before = digest(project)
     module.write_text("x = 2\n")
@@ -43,13 +39,14 @@ def test_the_digest_follows_the_library_and_finds_back(extension, project):
     "path",
     [
         "src/saebook/new.py",
+        "src/bookkit/new.py",
         "requirements.txt",
         "pyproject.toml",
         "src/saebook/language/embedded/x.json",
     ],
 )
-def test_the_digest_covers(extension, project, path):
-    digest = extension("execution_cache").inputs_digest
+def test_the_digest_covers(project, path):
+    digest = execution_cache.inputs_digest
     before = digest(project)
     (project / path).parent.mkdir(parents=True, exist_ok=True)
     (project / path).write_text("changed")
@@ -57,8 +54,8 @@ def test_the_digest_covers(extension, project, path):
 
 
 @pytest.mark.parametrize("name", ["SAEBOOK_MODEL", "SAEBOOK_TEXT"])
-def test_the_digest_follows_the_model_and_the_text_asked_for(extension, project, monkeypatch, name):
-    digest = extension("execution_cache").inputs_digest
+def test_the_digest_follows_the_model_and_the_text_asked_for(project, monkeypatch, name):
+    digest = execution_cache.inputs_digest
     monkeypatch.delenv(name, raising=False)
     before = digest(project)
     monkeypatch.setenv(name, "another")
@@ -69,9 +66,9 @@ def test_the_digest_follows_the_model_and_the_text_asked_for(extension, project,
 @pytest.mark.parametrize("name", ["model.safetensors", "train/data.arrow"])
 @pytest.mark.parametrize("is_relative", [True, False])
 def test_the_digest_follows_the_content_of_a_folder_given_as_model_or_text(
-    extension, project, monkeypatch, setting, name, is_relative
+    project, monkeypatch, setting, name, is_relative
 ):
-    digest = extension("execution_cache").inputs_digest
+    digest = execution_cache.inputs_digest
     file = project / "given" / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"old")
@@ -84,8 +81,8 @@ def test_the_digest_follows_the_content_of_a_folder_given_as_model_or_text(
     assert digest(project) == before
 
 
-def test_the_digest_follows_the_content_of_a_file_given_as_text(extension, project, monkeypatch):
-    digest = extension("execution_cache").inputs_digest
+def test_the_digest_follows_the_content_of_a_file_given_as_text(project, monkeypatch):
+    digest = execution_cache.inputs_digest
     file = project / "[a] *.jsonl"
     file.write_text("old")
     monkeypatch.setenv("SAEBOOK_TEXT", str(file))
@@ -94,11 +91,11 @@ def test_the_digest_follows_the_content_of_a_file_given_as_text(extension, proje
     assert digest(project) != before
 
 
-def test_a_folder_given_from_the_root_on_is_found_from_a_chapter(extension, project, monkeypatch):
+def test_a_folder_given_from_the_root_on_is_found_from_a_chapter(project, monkeypatch):
     (project / "models" / "mine").mkdir(parents=True)
     monkeypatch.setenv("SAEBOOK_MODEL", "models/mine")
     monkeypatch.setenv("SAEBOOK_TEXT", "NeelNanda/pile-10k")
-    module = extension("execution_cache")
+    module = execution_cache
     before = module.inputs_digest(project)
     module._fix_places(project)
     assert os.environ["SAEBOOK_MODEL"] == str(project / "models" / "mine")
@@ -114,10 +111,8 @@ LEFT_BEHIND += " __pycache__/x.pyc saebook.egg-info/PKG-INFO Thumbs.db"
 @pytest.mark.parametrize(
     "folder", ["src/saebook/language/embedded", "src/saebook", "book/_static", "given"]
 )
-def test_what_systems_and_editors_leave_behind_is_no_input(
-    extension, project, monkeypatch, folder, name
-):
-    module = extension("execution_cache")
+def test_what_systems_and_editors_leave_behind_is_no_input(project, monkeypatch, folder, name):
+    module = execution_cache
     (project / "given").mkdir()
     monkeypatch.setenv("SAEBOOK_MODEL", str(project / "given"))
     before = module.inputs_digest(project), module.site_digest(project)
@@ -127,8 +122,8 @@ def test_what_systems_and_editors_leave_behind_is_no_input(
 
 
 @pytest.mark.parametrize("path", ["book/intro.md", "README.md", "tests/test_x.py", "_config.yml"])
-def test_the_digest_leaves_out(extension, project, path):
-    digest = extension("execution_cache").inputs_digest
+def test_the_digest_leaves_out(project, path):
+    digest = execution_cache.inputs_digest
     before = digest(project)
     (project / path).parent.mkdir(parents=True, exist_ok=True)
     (project / path).write_text("changed")
@@ -136,10 +131,10 @@ def test_the_digest_leaves_out(extension, project, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["book/_static/saebook.css", "book/_templates/layout.html", "book/_ext/new.py"]
+    "path", ["book/_static/saebook.css", "book/_templates/layout.html", "src/bookkit/sphinx/new.py"]
 )
-def test_a_change_of_style_template_or_extension_makes_all_pages_anew(extension, project, path):
-    digests = extension("execution_cache")
+def test_a_change_of_style_template_or_extension_makes_all_pages_anew(project, path):
+    digests = execution_cache
     before = digests.site_digest(project), digests.inputs_digest(project)
     (project / path).parent.mkdir(parents=True, exist_ok=True)
     (project / path).write_text("changed")
@@ -147,22 +142,22 @@ def test_a_change_of_style_template_or_extension_makes_all_pages_anew(extension,
     assert digests.inputs_digest(project) == before[1]  # and executes nothing
 
 
-def test_a_renamed_module_changes_the_digest(extension, project):
-    digest = extension("execution_cache").inputs_digest
+def test_a_renamed_module_changes_the_digest(project):
+    digest = execution_cache.inputs_digest
     before = digest(project)
     (project / "src" / "saebook" / "worlds.py").rename(project / "src" / "saebook" / "other.py")
     assert digest(project) != before
 
 
-def test_the_oldest_caches_are_pruned(extension, tmp_path):
+def test_the_oldest_caches_are_pruned(tmp_path):
     for age in range(7):
         (tmp_path / f"cache{age}").mkdir()
         os.utime(tmp_path / f"cache{age}", (1000 - age, 1000 - age))
-    extension("execution_cache").prune(tmp_path, keep=5)
+    execution_cache.prune(tmp_path, keep=5)
     assert {path.name for path in tmp_path.iterdir()} == {f"cache{age}" for age in range(5)}
 
 
-def test_half_written_outputs_are_forgotten_and_whole_ones_kept(extension, tmp_path):
+def test_half_written_outputs_are_forgotten_and_whole_ones_kept(tmp_path):
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
     from nbformat.v4 import new_code_cell, new_notebook
@@ -177,7 +172,7 @@ def test_half_written_outputs_are_forgotten_and_whole_ones_kept(extension, tmp_p
     }
     files["torn"].write_text(files["torn"].read_text()[:-9])
     files["gone"].unlink()
-    extension("execution_cache").drop_torn(tmp_path)
+    execution_cache.drop_torn(tmp_path)
     assert [record.uri for record in store.list_cache_records()] == ["whole"]
     assert [name for name, file in files.items() if file.parent.exists()] == ["whole"]
 
@@ -191,11 +186,11 @@ def chapter(tags, *, code="x = 1", **metadata):
 
 
 @pytest.fixture
-def store(extension, tmp_path):
+def store(tmp_path):
     """A cache that holds one chapter, whose cell is hidden."""
     from jupyter_cache.base import CacheBundleIn
 
-    cache = extension("execution_cache").ChapterCache(tmp_path)
+    cache = execution_cache.ChapterCache(tmp_path)
     executed = CacheBundleIn(chapter(["hide-input"]), "chapter")
     cache.cache_notebook_bundle(executed, check_validity=False)
     return cache
@@ -222,40 +217,40 @@ def test_other_code_asks_for_other_outputs(store):
         store.match_cache_notebook(chapter(["hide-input"], code="x = 2"))
 
 
-def mended(extension, body):
+def mended(body):
     context = {"body": body}
-    extension("site_mends")._mend_page(None, "page", "page.html", context, None)
+    site_mends._mend_page(None, "page", "page.html", context, None)
     return context["body"]
 
 
-def test_bibliography_entries_become_list_items(extension):
-    assert mended(extension, '<div role="doc-biblioentry">') == '<div role="listitem">'
+def test_bibliography_entries_become_list_items():
+    assert mended('<div role="doc-biblioentry">') == '<div role="listitem">'
 
 
-def test_the_corner_of_a_table_is_no_empty_header(extension):
+def test_the_corner_of_a_table_is_no_empty_header():
     table = (
         '<table border="1" class="dataframe"><thead><tr style="x"><th></th><th>a</th></tr></thead>'
         "<tbody><tr><th>0</th><td>1</td></tr></tbody></table>"
     )
-    html = mended(extension, table)
+    html = mended(table)
     assert '<tr style="x"><td></td><th>a</th>' in html
     assert '<th scope="row">0</th>' in html
     assert html.startswith('<div class="pst-scrollable-table-container" tabindex="0"><table')
 
 
-def test_boxes_do_not_share_an_id(extension):
+def test_boxes_do_not_share_an_id():
     theorem = '<div class="proof theorem admonition" id="thm-x">'
     content = '<section class="theorem-content" id="proof-content">'
-    html = mended(extension, theorem + content + '<div class="proof admonition" id="proof">')
+    html = mended(theorem + content + '<div class="proof admonition" id="proof">')
     assert html.count(" id=") == 1
     assert 'id="thm-x"' in html
 
 
-def test_scripts_of_a_kernel_server_are_dropped(extension):
+def test_scripts_of_a_kernel_server_are_dropped():
     script = SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={})
     other = SimpleNamespace(filename="_static/doctools.js", attributes={})
     context = {"script_files": [script, other], "css_files": []}
-    extension("site_mends")._mend_page(None, "page", "page.html", context, None)
+    site_mends._mend_page(None, "page", "page.html", context, None)
     assert context["script_files"] == [other]
 
 
@@ -263,49 +258,47 @@ def test_scripts_of_a_kernel_server_are_dropped(extension):
     ("address", "prefix"),
     [("", "/"), ("https://example.org/", "/"), ("https://example.org/book", "/book/")],
 )
-def test_the_404_page_follows_the_address_of_the_site(extension, monkeypatch, address, prefix):
+def test_the_404_page_follows_the_address_of_the_site(monkeypatch, address, prefix):
     monkeypatch.setenv("BOOK_BASEURL", address)
     config = SimpleNamespace(html_baseurl="")
-    extension("site_mends")._place_site(None, config)
+    site_mends._place_site(None, config)
     assert config.notfound_urls_prefix == prefix
 
 
-def test_a_citation_key_becomes_a_reference_and_other_sources_stay_text(extension):
-    ledger = extension("claims_ledger")
+def test_a_citation_key_becomes_a_reference_and_other_sources_stay_text():
+    ledger = claims_ledger
     assert ledger.source_node("chanin2025sparse", "page")["reftarget"] == "chanin2025sparse"
     assert ledger.source_node("saeproposal", "page")["reftarget"] == "saeproposal"
-    for text in ("Section 3 of 2025", "saeproposals"):
-        assert ledger.source_node(text, "page") == text
+    assert ledger.source_node("Section 3 of 2025", "page") == "Section 3 of 2025"
 
 
-def test_the_ledger_reads_what_claims_write(extension):
+def test_the_ledger_reads_what_claims_write():
     from bookkit import claims
 
-    assert extension("claims_ledger").MIME == claims.MIME
+    assert claims_ledger.MIME == claims.MIME
 
 
-def test_the_ledger_says_how_many_claims_there_are_and_whether_all_hold(extension):
+def test_the_ledger_says_how_many_claims_there_are_and_whether_all_hold():
     plain = {"published": "–", "holds": True}
     claims_found = [plain, plain | {"published": "4.88"}]
-    counted = extension("claims_ledger").counted
+    counted = claims_ledger.counted
     assert counted(claims_found).startswith("The book checks 2 claims, 1 of them beside a")
     assert "Every one holds" in counted(claims_found)
     assert "Here 1 of them does not hold" in counted([*claims_found, plain | {"holds": False}])
 
 
-def test_records_of_pages_read_in_another_process_are_merged(extension):
-    ledger = extension("claims_ledger")
+def test_records_of_pages_read_in_another_process_are_merged():
     ours, theirs = SimpleNamespace(), SimpleNamespace()
-    ledger.records(ours)["claims"]["a"] = [{"id": "one"}]
-    ledger.records(theirs)["claims"].update({"b": [{"id": "two"}], "stale": [{"id": "old"}]})
-    ledger.records(theirs)["pages"].update({"b", "stale"})
-    collector = ledger.ClaimsCollector()
+    claims_store.store(ours)["claims"]["a"] = [{"id": "one"}]
+    claims_store.store(theirs)["claims"].update({"b": [{"id": "two"}], "stale": [{"id": "old"}]})
+    claims_store.store(theirs)["pages"].update({"b", "stale"})
+    collector = claims_ledger.ClaimsCollector()
     collector.merge_other(None, ours, {"b"}, theirs)
-    assert ledger.records(ours)["claims"] == {"a": [{"id": "one"}], "b": [{"id": "two"}]}
-    assert ledger.records(ours)["pages"] == {"b"}
+    assert claims_store.store(ours)["claims"] == {"a": [{"id": "one"}], "b": [{"id": "two"}]}
+    assert claims_store.store(ours)["pages"] == {"b"}
     collector.clear_doc(None, ours, "b")
-    assert ledger.records(ours)["claims"] == {"a": [{"id": "one"}]}
-    assert ledger.records(ours)["pages"] == set()
+    assert claims_store.store(ours)["claims"] == {"a": [{"id": "one"}]}
+    assert claims_store.store(ours)["pages"] == set()
 
 
 @pytest.mark.parametrize(
@@ -316,20 +309,20 @@ def test_records_of_pages_read_in_another_process_are_merged(extension):
         ("Sparse, e.g.of rank 1.5 only", "Sparse, e.g.of rank 1.5 only"),
     ],
 )
-def test_a_hint_is_the_first_sentence(extension, definition, sentence):
-    assert extension("glossary_hints").first_sentence(definition) == sentence
+def test_a_hint_is_the_first_sentence(definition, sentence):
+    assert glossary_hints.first_sentence(definition) == sentence
 
 
-def test_links_to_terms_get_hints_and_other_links_none(extension):
+def test_links_to_terms_get_hints_and_other_links_none():
     term = nodes.inline("", "", nodes.inline("", "latents", classes=["xref", "std", "std-term"]))
     links = [
         nodes.reference("", "", term, refuri="glossary.html#term-latent"),
         nodes.reference("", "", nodes.Text("other"), refuri="glossary.html#term-latent"),
     ]
     builder = SimpleNamespace(get_relative_uri=lambda here, there: f"{there}.html")
-    env = SimpleNamespace(saebook_definitions={"glossary#term-latent": "A unit of an SAE."})
+    env = SimpleNamespace(book_definitions={"glossary#term-latent": "A unit of an SAE."})
     document = nodes.section("", *links)
-    extension("glossary_hints")._add_hints(SimpleNamespace(builder=builder, env=env), document, "x")
+    glossary_hints._add_hints(SimpleNamespace(builder=builder, env=env), document, "x")
     assert [link.get("reftitle") for link in links] == ["A unit of an SAE.", None]
 
 
@@ -337,51 +330,47 @@ SVG = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"
 CSV = "data:text/csv;charset=utf-8,x%2Cy%0A1%2C2%0A"
 
 
-def moved(extension, body, page="book/page"):
+def moved(body, page="book/page"):
     files = {}
-    written = extension("figure_files").with_files(
-        body, page, lambda path: f"../{path}", files.__setitem__
-    )
+    written = figure_files.with_files(body, page, lambda path: f"../{path}", files.__setitem__)
     return written, files
 
 
-def test_drawings_become_files_and_keep_their_attributes(extension):
-    body, files = moved(extension, f'<img class="a" src="{SVG}" alt="x" width="9" loading="lazy">')
+def test_drawings_become_files_and_keep_their_attributes():
+    body, files = moved(f'<img class="a" src="{SVG}" alt="x" width="9" loading="lazy">')
     (path,) = files
     assert files[path].endswith(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
     assert body == f'<img class="a" src="../{path}" alt="x" width="9" loading="lazy">'
 
 
-def test_equal_drawings_are_one_file_and_others_are_not(extension):
+def test_equal_drawings_are_one_file_and_others_are_not():
     other = SVG.replace("svg xml", "svg id='a' xml")
-    body, files = moved(extension, f'<img src="{SVG}"><li data-light="{SVG}" data-dark="{other}">')
+    body, files = moved(f'<img src="{SVG}"><li data-light="{SVG}" data-dark="{other}">')
     assert len(files) == 2
     assert "data:" not in body
 
 
-def test_a_table_is_named_by_its_page_and_its_figure(extension):
-    body, files = moved(
-        extension, f'<figure class="c" id="fig-x"><a download="figure.csv" href="{CSV}">D</a>'
-    )
+def test_a_table_is_named_by_its_page_and_its_figure():
+    body, files = moved(f'<figure class="c" id="fig-x"><a download="figure.csv" href="{CSV}">D</a>')
     assert files == {"_data/page-fig-x.csv": b"x,y\n1,2\n"}
     assert '<a download="page-fig-x.csv" href="../_data/page-fig-x.csv">' in body
 
 
-def test_a_table_outside_a_figure_and_a_second_one_have_names_of_their_own(extension):
+def test_a_table_outside_a_figure_and_a_second_one_have_names_of_their_own():
     link = f'<a download="figure.csv" href="{CSV}">D</a>'
-    _, files = moved(extension, f'<figure id="f">{link}{link.replace("y", "z")}</figure>{link}')
+    _, files = moved(f'<figure id="f">{link}{link.replace("y", "z")}</figure>{link}')
     names = sorted(files)
     assert len(names) == 3 and names[-1] != names[-2]
     assert names[1].startswith("_data/page-f") and names[2].startswith("_data/page-f")
 
 
-def test_other_data_addresses_stay(extension):
+def test_other_data_addresses_stay():
     body = '<a href="data:text/plain,x">x</a>'
-    assert moved(extension, body) == (body, {})
+    assert moved(body) == (body, {})
 
 
 @pytest.mark.parametrize("colours", [2, 3000])
-def test_a_small_png_has_the_same_pixels(extension, colours):
+def test_a_small_png_has_the_same_pixels(colours):
     import io
 
     import numpy as np
@@ -392,17 +381,17 @@ def test_a_small_png_has_the_same_pixels(extension, colours):
     image = Image.fromarray(pixels.astype(np.uint8).reshape(64, 64, 4))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
-    small = extension("figure_files").small_png(buffer.getvalue())
+    small = figure_files.small_png(buffer.getvalue())
     assert len(small) < len(buffer.getvalue())
     assert Image.open(io.BytesIO(small)).convert("RGBA").tobytes() == image.tobytes()
 
 
-def test_files_that_no_page_names_are_removed(extension, tmp_path):
+def test_files_that_no_page_names_are_removed(tmp_path):
     for name in ("_images/fig-old.svg", "_images/fig-new.svg", "_images/photo.png", "_data/a.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     (tmp_path / "page.html").write_text('<li data-dark="_images/fig-new.svg">')
-    extension("figure_files").remove_unnamed(tmp_path)
+    figure_files.remove_unnamed(tmp_path)
     left = {path.name for path in tmp_path.rglob("*.*")}
     assert left == {"fig-new.svg", "photo.png", "page.html"}
 
@@ -422,28 +411,28 @@ def test_files_that_no_page_names_are_removed(extension, tmp_path):
         ),
     ],
 )
-def test_a_style_sheet_keeps_the_rules_that_can_fit_a_page(extension, css, kept):
-    assert extension("site_weight").keep_rules(css, {"on"}) == kept
+def test_a_style_sheet_keeps_the_rules_that_can_fit_a_page(css, kept):
+    assert site_weight.keep_rules(css, {"on"}) == kept
 
 
-def described(extension, doctree, **context):
+def described(doctree, **context):
     app = SimpleNamespace(config=SimpleNamespace(html_title="A book"))
-    extension("site_mends")._describe(app, "search", "page.html", context, doctree)
+    site_mends._describe(app, "search", "page.html", context, doctree)
     return context["metatags"]
 
 
-def test_a_page_is_described_by_its_first_paragraph(extension):
+def test_a_page_is_described_by_its_first_paragraph():
     page = nodes.section(
         "", nodes.paragraph(text="You need: X."), nodes.paragraph(text='An "SAE".')
     )
-    assert described(extension, page) == '<meta name="description" content="An &quot;SAE&quot;."/>'
+    assert described(page) == '<meta name="description" content="An &quot;SAE&quot;."/>'
     long = nodes.section("", nodes.paragraph(text="word " * 99))
-    assert len(described(extension, long)) < 200
-    assert 'content="Search: A book"' in described(extension, None)
-    assert 'content="Index: A book"' in described(extension, None, title="Index")
+    assert len(described(long)) < 200
+    assert 'content="Search: A book"' in described(None)
+    assert 'content="Index: A book"' in described(None, title="Index")
 
 
-def test_scripts_wait_until_the_page_shows(extension, tmp_path):
+def test_scripts_wait_until_the_page_shows(tmp_path):
     page = tmp_path / "page.html"
     page.write_text(
         '<html data-theme="auto"><script>x = localStorage.getItem("theme") || "auto";</script>'
@@ -451,7 +440,7 @@ def test_scripts_wait_until_the_page_shows(extension, tmp_path):
         '<script defer src="b.js"></script>'
     )
     app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=tmp_path)
-    extension("site_mends")._mend_files(app, None)
+    site_mends._mend_files(app, None)
     mended = page.read_text()
     assert '<html data-theme="light">' in mended and '"auto"' not in mended
     assert '<script src="documentation_options.js">' in mended

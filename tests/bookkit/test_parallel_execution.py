@@ -1,9 +1,7 @@
 """Chapters run several at once: in which order, with which failures, and what is kept of them."""
 
 import gc
-import importlib
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +10,13 @@ from myst_nb.core.config import NbParserConfig
 from myst_nb.core.execute import ExecutionError
 from myst_parser.config.main import MdParserConfig
 
+from bookkit.sphinx import parallel_execution
+
 # nbclient leaves the event loops of its threads to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 
-EXTENSIONS = Path(__file__).resolve().parents[2] / "book" / "_ext"
 HEAD = (
     "---\njupytext:\n  text_representation:\n    format_name: myst\n"
     "kernelspec:\n  display_name: Python 3\n  name: python3\n---\n"
@@ -34,16 +33,13 @@ while not pathlib.Path("{other}").exists():
 
 @pytest.fixture
 def parallel(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXTENSIONS))
     monkeypatch.delenv("JOBS", raising=False)
     monkeypatch.delenv("CHAPTER", raising=False)
-    module = importlib.import_module("parallel_execution")
+    module = parallel_execution
     for name in (*module.KERNEL_SETTINGS, *module.KERNEL_FOLDERS):
         monkeypatch.setenv(name, "")  # so that it is put back
     yield module
     gc.collect()  # here, where the warnings of those loops are ignored
-    for name in ("parallel_execution", "execution_cache"):
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Notebooks: from a page to cells, what the first cell does, launch buttons, and the comparison."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -13,7 +12,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+import run_notebooks as runner
 import saebook
+from bookkit.sphinx import notebooks
+from bookkit.sphinx.notebooks import files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,29 +92,18 @@ answer = 1
 
 HIDDEN = "application/papermill.record/"
 CONF = """
-import sys
-sys.path.insert(0, {extensions!r})
 html_title = "A book"
-extensions = ["myst_nb", "sphinx_proof", "sphinx_exercise", "prose_roles", "notebooks"]
+extensions = ["myst_nb", "sphinx_proof", "sphinx_exercise"]
+extensions += ["bookkit.sphinx.prose_roles", "bookkit.sphinx.notebooks"]
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
 numfig = math_numfig = True
 html_theme = "basic"
+notebook_library = "saebook"
 html_theme_options = {{}}
 html_baseurl = {baseurl!r}
 suppress_warnings = ["*"]
 """
-
-
-@pytest.fixture
-def extension(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
-    return importlib.import_module
-
-
-@pytest.fixture
-def notebooks(extension):
-    return extension("notebooks")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +129,7 @@ def built(tmp_path_factory):
         f'"""A book."""\n\n__version__ = "{saebook.__version__}"\n'
     )
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    conf = CONF.format(extensions=str(ROOT / "book" / "_ext"), baseurl="https://example.org/book/")
+    conf = CONF.format(baseurl="https://example.org/book/")
     (folder / "conf.py").write_text(conf)
     command = [sys.executable, "-m", "sphinx", "-q", str(folder), str(folder / "html")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -216,12 +207,12 @@ def test_only_pages_with_code_get_a_notebook_and_all_they_need_lies_beside(built
     }
 
 
-def test_pins_are_those_of_what_the_notebooks_import(extension):
+def test_pins_are_those_of_what_the_notebooks_import():
     pinned = "ruff==1\nmyst-nb==1.4\nmatplotlib==3\ncontourpy==1  # why\nipykernel==7\n-e .\n"
-    assert extension("notebook_files").pins(pinned) == "contourpy==1\nmatplotlib==3\nmyst-nb==1.4\n"
+    assert files.pins(pinned, "saebook") == "contourpy==1\nmatplotlib==3\nmyst-nb==1.4\n"
 
 
-def test_a_glue_over_several_lines_loses_its_display_only(notebooks):
+def test_a_glue_over_several_lines_loses_its_display_only():
     source = 'glue(\n    "é", themed(fig, alt="ü"),\n    display=False,\n)\nx = "display=False"'
     shown = notebooks.with_figures_shown(source, {"é"})
     assert shown == 'glue(\n    "é", themed(fig, alt="ü"),\n)\nx = "display=False"'
@@ -239,7 +230,7 @@ class Pip:
 
 
 @pytest.fixture
-def install(notebooks, monkeypatch, tmp_path):
+def install(monkeypatch, tmp_path):
     """Run the first cell of a notebook in an empty folder; what it asks of pip."""
 
     def run(*, installed=(), site=""):
@@ -247,7 +238,7 @@ def install(notebooks, monkeypatch, tmp_path):
         monkeypatch.setattr("importlib.metadata.distributions", lambda name: found)
         pip = Pip()
         monkeypatch.setitem(sys.modules, "subprocess", pip)
-        exec(notebooks.install_cell(site), {})
+        exec(notebooks.install_cell("saebook", site), {})
         return pip.commands
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is put back
@@ -296,12 +287,12 @@ def config(repository="", baseurl=""):
     return SimpleNamespace(html_theme_options={"repository_url": repository}, html_baseurl=baseurl)
 
 
-def test_no_repository_no_launch_buttons(notebooks):
+def test_no_repository_no_launch_buttons():
     assert notebooks.launch_links(config(), "hedging") == []
     assert notebooks.source_of_files(config()) == ""
 
 
-def test_one_setting_brings_the_launch_buttons_and_the_place_of_the_wheel(notebooks):
+def test_one_setting_brings_the_launch_buttons_and_the_place_of_the_wheel():
     given = config("https://github.com/someone/book/")
     assert notebooks.launch_links(given, "hedging") == [
         (
@@ -320,7 +311,7 @@ def test_one_setting_brings_the_launch_buttons_and_the_place_of_the_wheel(notebo
 
 
 @pytest.mark.parametrize("address", ["https://example.org/a/b", "https://github.com/someone"])
-def test_another_address_is_refused(notebooks, address):
+def test_another_address_is_refused(address):
     with pytest.raises(ValueError, match="expected https://github.com/<owner>/<name>"):
         notebooks.repository(config(address))
 
@@ -341,15 +332,9 @@ def test_buttons_are_those_that_are_given(launchers):
     assert "<a" not in templates.get_template("notebook-buttons.html").render()
 
 
-@pytest.fixture
-def runner(extension, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    return extension("run_notebooks")
-
-
 def ran(*, number="1.5", holds=True, key="loss", prefix="", table="a"):
     """A notebook that ran: an install cell, a glued number, a claim, a table, and noise."""
-    claim = {"application/vnd.saebook.claim+json": {"id": "falls", "holds": holds}}
+    claim = {"application/vnd.bookkit.claim+json": {"id": "falls", "holds": holds}}
     outputs = [
         new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"id": number}}),
         new_output(
@@ -379,7 +364,7 @@ def ran(*, number="1.5", holds=True, key="loss", prefix="", table="a"):
         (
             {"holds": False},
             [
-                "claim 'falls', application/vnd.saebook.claim+json, holds: "
+                "claim 'falls', application/vnd.bookkit.claim+json, holds: "
                 "True in the book, False in the notebook"
             ],
         ),
@@ -391,11 +376,11 @@ def ran(*, number="1.5", holds=True, key="loss", prefix="", table="a"):
         ),
     ],
 )
-def test_the_comparison_names_each_difference(runner, changed, faults):
+def test_the_comparison_names_each_difference(changed, faults):
     assert runner.differences(runner.results(ran()), runner.results(ran(**changed))) == faults
 
 
-def test_a_key_that_is_glued_twice_is_compared_twice(runner):
+def test_a_key_that_is_glued_twice_is_compared_twice():
     book, run = ran(), ran(number="2")
     book.cells += ran(number="3").cells[1:]
     run.cells += ran(number="3").cells[1:]
@@ -405,15 +390,15 @@ def test_a_key_that_is_glued_twice_is_compared_twice(runner):
 
 
 @pytest.fixture
-def site(runner, monkeypatch, tmp_path):
+def site(monkeypatch, tmp_path):
     """A site with two notebooks, and what the book gave for each."""
-    monkeypatch.setattr(runner, "PUBLISHED", tmp_path)
-    monkeypatch.setattr(runner, "of_book", lambda name: ran())
+    monkeypatch.setattr("PUBLISHED", tmp_path)
+    monkeypatch.setattr("of_book", lambda name: ran())
     for page in ("intro", "true_l0"):
         nbformat.write(ran(), tmp_path / f"{page}.ipynb")
 
 
-def test_the_longest_runs_first_and_unknown_names_are_refused(runner, site):
+def test_the_longest_runs_first_and_unknown_names_are_refused(site):
     assert runner.choose([]) == ["true_l0", "intro"]
     with pytest.raises(
         runner.RunError, match=r"no notebook gone; expected some of: intro, true_l0"
@@ -421,13 +406,13 @@ def test_the_longest_runs_first_and_unknown_names_are_refused(runner, site):
         runner.choose(["gone"])
 
 
-def test_a_changed_number_ends_with_status_1_and_its_name(runner, site, monkeypatch, capsys):
+def test_a_changed_number_ends_with_status_1_and_its_name(site, monkeypatch, capsys):
     def run(python, folder, name):
         nbformat.write(ran(number="2" if name == "intro" else "1.5"), folder / f"{name}.ipynb")
         return 0.5
 
-    monkeypatch.setattr(runner, "prepare", lambda folder, names: sys.executable)
-    monkeypatch.setattr(runner, "execute", run)
+    monkeypatch.setattr("prepare", lambda folder, names: sys.executable)
+    monkeypatch.setattr("execute", run)
     assert runner.main(["true_l0"]) == 0
     assert runner.main([]) == 1
     told = capsys.readouterr()
@@ -441,13 +426,13 @@ def test_a_notebook_that_fails_ends_with_status_1_and_its_message(
     def run(python, folder, name):
         return runner.call([sys.executable, "-c", "raise SystemExit('no such thing')"], folder)
 
-    monkeypatch.setattr(runner, "prepare", lambda folder, names: sys.executable)
-    monkeypatch.setattr(runner, "execute", run)
+    monkeypatch.setattr("prepare", lambda folder, names: sys.executable)
+    monkeypatch.setattr("execute", run)
     assert runner.main(["intro"]) == 1
     assert "no such thing" in capsys.readouterr().out
 
 
-def test_the_readers_shell_does_not_lead_back(runner, monkeypatch, tmp_path):
+def test_the_readers_shell_does_not_lead_back(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("VIRTUAL_ENV", str(ROOT / ".venv"))
     shell = runner.outside(tmp_path)
