@@ -3,7 +3,7 @@
 In a chapter a check stands below `my_answer = None`. The reader puts an answer there and runs the
 cell. A wrong answer never raises: it gets a verdict with a hint. The hidden solution hands its
 answer to the same check with `strict=True`, so that a check and a solution that disagree stop the
-build. How to read the grades and verdicts is told in the chapter "Notation".
+build.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One table of what trained SAEs do on a world whose features are known.
-
-Taught in the chapters "SAE variants" and "Training practice".
-"""
+"""One table of what trained SAEs do on a world whose features are known."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ degenerate mixtures. Either way its decoder rows point in similar directions. Th
 smallest mean |cosine| between decoder rows, c_dec, is the estimate. Nothing here sees the truth.
 
 Source: Chanin & Garriga-Alonso, "Sparse but Wrong" (arXiv 2508.16560).
-Chapter: "Finding the true L0".
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ def estimate_true_l0(
     Raises:
         ValueError, TypeError: for an unusable argument.
 
-    Source: Chanin & Garriga-Alonso (arXiv 2508.16560). Chapter: "Finding the true L0".
+    Source: Chanin & Garriga-Alonso (arXiv 2508.16560).
     """
     _check_ks(ks, check_positive_int("d_sae", d_sae))
     check_one_of("statistic", statistic, STATISTICS)

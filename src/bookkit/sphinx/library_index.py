@@ -7,7 +7,6 @@ floor the functions and classes that it defines. What lies deeper is offered thr
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +90,6 @@ class Library:
     def docstrings(self) -> dict[str, str]:
         """The docstring of each module."""
         return {name: ast.get_docstring(tree) or "" for name, tree in self.trees.items()}
-
-    def docstring(self, origin: Name) -> str:
-        return ast.get_docstring(self.definitions[origin[0]][origin[1]]) or ""
 
     def uses(self, tree: ast.AST, bindings: dict[str, tuple[str, str | None]]) -> set[Name]:
         """The library's definitions that code names, given what its imports bind."""
@@ -195,12 +191,10 @@ class Links:
     """Where an entry is used.
 
     Attributes:
-        taught: the pages that its docstring names by their titles, else the first that uses it.
-        used: the other pages that use it, in reading order.
+        used: the pages that use it, in reading order.
         tests: by file, the tests that reach it.
     """
 
-    taught: list[str]
     used: list[str]
     tests: dict[str, list[str]]
 
@@ -213,9 +207,7 @@ def links(root: Path, pages: list[str]) -> dict[Entry, Links]:
     """
     library = Library(root / "src")
     users = library.users()
-    texts = {page: _read(root / f"{page}.md") for page in pages}
-    titles = {f'"{title}"': page for page, text in texts.items() for title in _titles(text)}
-    on_pages = {page: used_by_page(library, text) for page, text in texts.items()}
+    on_pages = {page: used_by_page(library, _read(root / f"{page}.md")) for page in pages}
     in_tests = {
         file.relative_to(root).as_posix(): tests_of(library, _read(file))
         for file in sorted((root / "tests").rglob("test_*.py"))
@@ -234,19 +226,11 @@ def links(root: Path, pages: list[str]) -> dict[Entry, Links]:
     found = {}
     for entry in (entry for entries in library.entries().values() for entry in entries):
         own, through = {entry.origin}, users.get(entry.origin, set()) if entry.is_class else set()
-        used = pages_of(own) or pages_of(through)
-        docstring = " ".join(library.docstring(entry.origin).split())
-        taught = [page for title, page in titles.items() if title in docstring] or used[:1]
         found[entry] = Links(
-            taught=taught,
-            used=[page for page in used if page not in taught],
+            used=pages_of(own) or pages_of(through),
             tests=tests_by_file(own) or tests_by_file(through),
         )
     return found
-
-
-def _titles(page: str) -> list[str]:
-    return re.findall(r"^# (.+?)\s*$", page, re.MULTILINE)[:1]
 
 
 def _read(file: Path) -> str:

@@ -121,17 +121,15 @@ def _escape(app, what, name, obj, options, lines):
 
 
 def _add_links(app, what, name, obj, options, lines):
-    """After napoleon: the last fields of an entry say where it is taught and tested."""
+    """After napoleon: the last fields of an entry say where it is used and tested."""
     for entry, where in _links(app.env).items():
         if entry.path == name:
             lines += ["", *_fields(where, _repository(app.config)), ""]
 
 
 def _fields(where: Links, repository: str) -> list[str]:
-    fields = []
-    for label, pages in (("Taught in", where.taught), ("Used in", where.used)):
-        if pages:
-            fields.append(f":{label}: " + ", ".join(f":doc:`/{page}`" for page in pages))
+    pages = ", ".join(f":doc:`/{page}`" for page in where.used)
+    fields = [f":Used in: {pages}"] if pages else []
     tests = [_tests(file, len(names), repository) for file, names in where.tests.items()]
     return [*fields, ":Tested in: " + ", ".join(tests)] if tests else fields
 

@@ -7,7 +7,7 @@ Every baseline is fitted on training data and then codes inputs with at most l0 
 as x̂ = centre + codes · dictionary. `account` measures one of them, `evaluate_baselines` many, by
 the error, the share of variance, the bits of a code, the parameters and the time. What scikit-learn
 has is scikit-learn's. `encode` returns all n · n_atoms codes: give it inputs in parts where that is
-too much memory. Taught in the chapter "Are SAEs better than the baselines?".
+too much memory.
 """
 
 from saebook.baselines.accounting import (

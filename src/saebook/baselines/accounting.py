@@ -17,8 +17,7 @@ def description_length(
     """log₂ C(n_atoms, l0) + l0·b, the bits that name l0 of n_atoms atoms and give their values.
 
     With a number of atoms for each input, it is the mean over inputs of each one's bits, which by
-    Jensen's inequality is at most the bits at their mean. The number itself is not coded. Taught in
-    the chapter "Are SAEs better than the baselines?".
+    Jensen's inequality is at most the bits at their mean. The number itself is not coded.
 
     Args:
         n_atoms: size of the dictionary.

@@ -36,8 +36,7 @@ class Baseline(ABC):
 
     Every baseline reconstructs as x̂ = centre + codes · dictionary. Unless it says otherwise, the
     centre is the mean of the training data. Tensors are float32 or float64 and on the CPU. A
-    subclass learns atoms in `_learn` and codes centred inputs in `_code`. Taught in the chapter
-    "Are SAEs better than the baselines?".
+    subclass learns atoms in `_learn` and codes centred inputs in `_code`.
     """
 
     min_l0: ClassVar[int] = 0

@@ -3,8 +3,7 @@
 They are the two models of a project proposal, "How good are SAEs, compared to other methods in
 their reference class?": an autoencoder with ReLU latents and a sigmoid at its output, and the same
 with every document's latents replaced by a k-means centroid. Here each can also be had as it was
-meant: with a linear output, and with a gradient past the centroids. Taught in the chapter "Are SAEs
-better than the baselines?".
+meant: with a linear output, and with a gradient past the centroids.
 """
 
 from __future__ import annotations

@@ -32,8 +32,7 @@ def orthogonal_matching_pursuit(
     is left of it but rounding, or once the next atom lies in the span of those it has.
 
     Source: Pati, Rezaiifar & Krishnaprasad 1993; the same codes as scikit-learn's
-    `orthogonal_mp`, for many inputs at once. Taught in the chapter
-    "Are SAEs better than the baselines?".
+    `orthogonal_mp`, for many inputs at once.
 
     Raises:
         ValueError: for shapes that do not fit, values that are not finite, atoms not of norm 1,

@@ -2,8 +2,7 @@
 
 The first position of every context is the separator, whose activation is the same in all contexts
 and, in large models, many times longer than others. Replacements leave it alone. The model
-works on its own device; what comes of it is where the tokens are, unless said otherwise. Taught in
-the chapter "SAEs on a language model".
+works on its own device; what comes of it is where the tokens are, unless said otherwise.
 """
 
 from __future__ import annotations

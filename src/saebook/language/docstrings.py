@@ -1,8 +1,7 @@
 """Technical English that every reader of the book already has: docstrings of installed packages.
 
 The packages are pinned, so the text is the same everywhere, and no network is needed. Docstrings
-are read from source files with `ast`; nothing is imported or run. Taught in the chapter "SAEs on a
-language model".
+are read from source files with `ast`; nothing is imported or run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Where a latent fires on text: its top activations, a fair draw of them, and how both read.
 
-Of tensors only: the activations of one latent (or of any other direction) and the tokens. Taught in
-"SAEs on a language model".
+Of tensors only: the activations of one latent (or of any other direction) and the tokens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Do a latent's directions do what they seem to? Steering, ablation, and random directions.
-
-Taught in the chapter "SAEs on a language model".
-"""
+"""Do a latent's directions do what they seem to? Steering, ablation, and random directions."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The book's own model is small, was trained on docstrings (`make language-model`) and lies in the
 package, so nothing is fetched. `SAEBOOK_MODEL` and `SAEBOOK_TEXT` name others. Every model is
-loaded into sae-lens' `SAETransformerBridge`. Taught in the chapter "SAEs on a language model".
+loaded into sae-lens' `SAETransformerBridge`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ kinds of measure: the entropy of the tokens among a unit's examples (0 bits for 
 the F1 of the best detector of the kind "the token is v", which also sees what the unit misses. A
 token is the current one or the one before. Szegedy et al., "Intriguing properties of neural
 networks" (arXiv 1312.6199), is why examples are drawn from the top *and* uniformly: the top of a
-random direction looks single-minded too. The measures are ours. Taught in "Baselines on a language
-model".
+random direction looks single-minded too. The measures are ours.
 """
 
 from __future__ import annotations

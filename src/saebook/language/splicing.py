@@ -1,7 +1,4 @@
-"""What a language model loses when a reconstruction takes the place of its activations.
-
-Taught in the chapter "SAEs on a language model".
-"""
+"""What a language model loses when a reconstruction takes the place of its activations."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Byte-pair tokenizers and contexts: text in, rows of token ids out.
 
 A tokenizer here is one of Hugging Face's. Every row starts with its document separator, as
-sae-lens' `prepend_bos` does. Taught in the chapter "SAEs on a language model".
+sae-lens' `prepend_bos` does.
 """
 
 from __future__ import annotations

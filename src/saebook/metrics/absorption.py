@@ -52,7 +52,7 @@ def absorption_gap(
     `silent_…`. What needs an empty group is NaN, and so is `gap` unless mean(a | alone) > 0.
 
     Source: the idea is of "A is for Absorption" (arXiv 2409.14507); this measure with known truth
-    is ours. Taught in "Hedging and absorption".
+    is ours.
 
     Args:
         parents: index of each feature's parent, −1 for none.
@@ -113,7 +113,7 @@ def detector_f1(
     It is 0 for a feature without a latent, and NaN for one that never fires. sae-lens'
     `compute_classification_metrics` instead takes for each *latent* the feature of the largest
     |cosine|, and averages over latents: there several latents may claim a feature, and a feature
-    that no latent claims costs nothing. Taught in "Balancing Matryoshka SAEs".
+    that no latent claims costs nothing.
 
     Args:
         latent_of_feature: index of each feature's latent, −1 for none, as in `Matching.latent`.

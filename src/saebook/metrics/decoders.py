@@ -49,7 +49,7 @@ def nth_decoder_projection(
 
     Decoder rows are used as they are, not normalised. Returns a tensor of shape (*saes) for one n,
     (*saes, len(n)) for several; one pass serves them all, one SAE at a time in memory. Source:
-    "Sparse but Wrong", n-th decoder projection. Taught in "Finding the true L0".
+    "Sparse but Wrong", n-th decoder projection.
 
     Raises:
         ValueError: for shapes that do not fit, values that are not finite, or n outside
@@ -83,7 +83,7 @@ def _largest(values: Float[Tensor, " size"], ranks: Sequence[int]) -> Float[Tens
 def decoder_pairwise_cosine(W_dec: Float[Tensor, "*saes d_sae d_in"]) -> Float[Tensor, "*saes"]:
     """c_dec: the mean over pairs i < j of |cos(W_dec,i, W_dec,j)|, shape (*saes).
 
-    Source: "Sparse but Wrong", section on detecting the true L0. Taught in "Finding the true L0".
+    Source: "Sparse but Wrong", section on detecting the true L0.
 
     Raises:
         ValueError: for fewer than two latents, a zero row, or values that are not finite.
@@ -99,8 +99,6 @@ def feature_cosines(
     W_dec: Float[Tensor, "*saes d_sae d_in"], directions: Float[Tensor, "n_features d_in"]
 ) -> Float[Tensor, "*saes d_sae n_features"]:
     """Signed cosine of each latent's decoder row with each feature: (*saes, d_sae, n_features).
-
-    Taught in "Finding the true L0".
 
     Raises:
         ValueError: for shapes that do not fit, zero rows, or values that are not finite.

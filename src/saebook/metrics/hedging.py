@@ -71,7 +71,6 @@ def hedging_degree(
     small, however much of them the new latents explain.
 
     Source: "Feature Hedging" (arXiv 2505.11756), hedging degree, as its evaluation code has it.
-    Taught in "Hedging and absorption".
 
     Args:
         generator: draws the random subspaces.
@@ -143,7 +142,7 @@ def feature_components(
     For orthonormal directions this is the dot product. In superposition, where directions overlap,
     `feature_cosines` are no coordinates: a latent that is exactly one feature also has a cosine
     with its neighbours, but components of 0 on them. The part of w outside the span of the
-    directions is left out. For encoders pass `W_enc.mT`. Taught in "Hedging and absorption".
+    directions is left out. For encoders pass `W_enc.mT`.
 
     Args:
         normalise: scale each latent's components to norm 1.

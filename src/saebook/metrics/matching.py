@@ -43,7 +43,7 @@ def match_features(
     A negative cosine counts as none. sae-lens matches on |cos|, where an anti-aligned latent passes
     for the feature; in a sum of signed cosines it would push other features off their latents. A
     feature left without a latent of positive cosine gets latent −1 and cosine 0; latents may stay
-    unused. Taught in "Finding the true L0".
+    unused.
 
     Raises:
         ValueError: for shapes that do not fit, zero rows, or values that are not finite.
@@ -72,7 +72,7 @@ def n_recovered(
 ) -> int:
     """The number of features whose matched latent has a cosine above `threshold`.
 
-    Taught in "Finding the true L0"; raises what `match_features` raises.
+    Raises what `match_features` raises.
     """
     check_in_range("threshold", threshold, -1, 1)
     return int((match_features(W_dec, directions).cosine > threshold).sum())
@@ -83,8 +83,8 @@ def signed_mcc(
 ) -> float:
     """The mean over features of the matched cosine, in [0, 1]; one without a latent counts 0.
 
-    sae-lens' `mean_correlation_coefficient` averages |cos| over matched pairs only. Taught in
-    "Finding the true L0"; raises what `match_features` raises.
+    sae-lens' `mean_correlation_coefficient` averages |cos| over matched pairs only. Raises what
+    `match_features` raises.
     """
     return match_features(W_dec, directions).cosine.mean().item()
 
@@ -93,7 +93,7 @@ def reorder_latents(cosines: Float[Tensor, "d_sae n_features"]) -> Int[Tensor, "
     """The order of latents, (d_sae,), that puts matched ones in the order of their features.
 
     `cosines[order]` then has the matched pairs on its diagonal if d_sae ≥ n_features; unmatched
-    latents follow in their own order. Taught in "Finding the true L0".
+    latents follow in their own order.
 
     Raises:
         ValueError: for another number of axes, or values that are not finite.

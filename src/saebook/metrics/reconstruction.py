@@ -23,8 +23,6 @@ def _check_pair(x: Tensor, x_hat: Tensor) -> None:
 def mean_squared_error(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"]) -> float:
     """The mean over the n rows of the squared error *summed* over d_in, as sae-lens' loss has it.
 
-    Taught in "Finding the true L0".
-
     Raises:
         ValueError: for shapes that differ, or values that are not finite.
     """
@@ -36,7 +34,6 @@ def variance_explained(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"
     """1 − Σ‖x − x̂‖² / Σ‖x − mean(x)‖²: 0 for the mean predictor, negative for worse.
 
     "Sparse but Wrong" has ‖x‖² below; that is no share of the *variance* unless the mean is zero.
-    Taught in "Finding the true L0".
 
     Raises:
         ValueError: for shapes that differ, values that are not finite, or x without any variance.
@@ -62,7 +59,6 @@ def shrinkage(
         Σ c·a / Σ a², the slope of c over a through the origin
 
     1 is no shrinkage. It is NaN for a feature without a latent, or if the two never fire together.
-    Taught in "SAE variants".
 
     Args:
         contributions: c, latent activations times the norms of their decoder rows.
@@ -84,8 +80,6 @@ def shrinkage(
 
 def l0(latent_acts: Float[Tensor, "n d_sae"]) -> float:
     """The mean number of nonzero latents (or features) per row.
-
-    Taught in the chapter "Notation".
 
     Raises:
         ValueError: for another number of axes, or values that are not finite.

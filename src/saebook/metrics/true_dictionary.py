@@ -45,8 +45,7 @@ def batch_topk_reconstruction(
 ) -> Float[Tensor, "n d_in"]:
     """x̂ (n, d_in) of a BatchTopK SAE whose encoder and decoder are the true directions, biases 0.
 
-    Of relu(x directionsᵀ), the ⌊k·n⌋ largest entries in the whole batch are kept. Taught in
-    "Finding the true L0".
+    Of relu(x directionsᵀ), the ⌊k·n⌋ largest entries in the whole batch are kept.
 
     Raises:
         ValueError: for shapes that do not fit, directions not of norm 1, or k outside
@@ -61,10 +60,7 @@ def batch_topk_reconstruction(
 def true_dictionary_error(
     x: Float[Tensor, "n d_in"], directions: Float[Tensor, "n_features d_in"], k: float
 ) -> float:
-    """Mean over rows of ‖x − x̂‖² for `batch_topk_reconstruction`, which says what it raises.
-
-    Taught in "Finding the true L0".
-    """
+    """Mean over rows of ‖x − x̂‖² for `batch_topk_reconstruction`, which says what it raises."""
     residual = x - batch_topk_reconstruction(x, directions, k)
     return residual.square().sum(-1).mean().item()
 
@@ -76,7 +72,7 @@ def true_dictionary_error_closed_form(
 
     With magnitudes m ~ relu(N(mean, std²)) of every firing feature and S = Σ p_i = `total_firing`,
     the threshold t solves S·P(m > t) = k and the error is S·E[m²; m ≤ t]. How firings are
-    correlated does not matter. Taught in "Finding the true L0".
+    correlated does not matter.
 
     Raises:
         ValueError: unless S > 0, mean > 0, std ≥ 0 and k ≥ 0, all finite.

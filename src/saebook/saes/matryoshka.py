@@ -4,7 +4,7 @@ A Matryoshka SAE reconstructs the input from every *prefix* of its latents as we
 weight β of a prefix's loss moves the SAE from a plain one (β = 0) past the ordinary Matryoshka
 (β = 1) to one whose prefix knows nothing of what comes after it (β = ∞). Sources: Bussmann et al.
 (arXiv 2503.17547) for Matryoshka SAEs, Chanin et al., "Feature Hedging" (arXiv 2505.11756), for
-balancing. Taught in the chapter "Balancing Matryoshka SAEs".
+balancing.
 """
 
 from __future__ import annotations
@@ -52,8 +52,6 @@ class BalancedMatryoshkaTrainingSAEConfig(StandardTrainingSAEConfig):
 
     Raises:
         ValueError, TypeError: for widths or multipliers that are not as described.
-
-    Taught in the chapter "Balancing Matryoshka SAEs".
     """
 
     matryoshka_widths: list[int] = field(default_factory=list)
@@ -88,8 +86,6 @@ class BalancedMatryoshkaBatchTopKTrainingSAEConfig(MatryoshkaBatchTopKTrainingSA
 
     Raises:
         ValueError, TypeError: for widths or multipliers that are not as described.
-
-    Taught in the chapter "Balancing Matryoshka SAEs".
     """
 
     inner_loss_multipliers: list[float] | float = 1.0

@@ -38,7 +38,6 @@ def widened(sae: TrainingSAE[Any], n_new: int, *, seed: int) -> TrainingSAE[Any]
 
     The old latents keep their weights and the SAE its state, such as BatchTopK's threshold; the new
     latents are drawn as sae-lens draws them. The last prefix of a Matryoshka SAE grows with it.
-    Taught in the chapter "Hedging and absorption".
 
     Args:
         sae: a trained sae-lens training SAE; it stays as it is.

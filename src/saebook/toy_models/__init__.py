@@ -4,8 +4,7 @@ A toy model writes n features into d dimensions, h = a W, and reads them back, R
 of W is a feature's direction. Weights carry a leading `n_models` axis, so that a sweep over
 sparsities, importances and initial weights trains at once.
 
-Source: Elhage et al., "Toy Models of Superposition" (arXiv 2209.10652). Taught in the chapter
-"Superposition".
+Source: Elhage et al., "Toy Models of Superposition" (arXiv 2209.10652).
 """
 
 from saebook.toy_models.models import (

@@ -32,7 +32,7 @@ class ToyModels:
         ValueError, TypeError: for shapes that do not fit, or values that are not finite.
 
     Source: Elhage et al. (arXiv 2209.10652), "Demonstrating superposition" and "Computation in
-    superposition". Chapter: "Superposition".
+    superposition".
     """
 
     W: Float[Tensor, "n_models n_features d_hidden"]
@@ -100,8 +100,6 @@ def make_toy_models(
 
     Raises:
         ValueError, TypeError: for sizes below 1 or something that is no generator.
-
-    Chapter: "Superposition".
     """
     sizes = {"n_models": n_models, "n_features": n_features, "d_hidden": d_hidden}
     shape = [check_positive_int(name, size) for name, size in sizes.items()]

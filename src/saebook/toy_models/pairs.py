@@ -81,8 +81,6 @@ def pair_loss(
 
     Raises:
         ValueError, TypeError: for another kind of task, or shapes that do not fit.
-
-    Chapter: "Superposition".
     """
     _check_pair_task(task)
     check_finite("W", check_shape("W", W, (task.n_models, 2, "d_hidden")))
@@ -110,7 +108,7 @@ def pair_losses(task: ToyTask) -> PairLosses:
         ValueError, TypeError: for another kind of task.
 
     Source: Elhage et al. (arXiv 2209.10652), "Superposition as a phase change", with the costs
-    worked out for these magnitudes. Chapter: "Superposition".
+    worked out for these magnitudes.
     """
     _check_pair_task(task)
     ignored = task.importance * task.target_variance

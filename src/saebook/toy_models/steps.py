@@ -4,7 +4,7 @@ Inside, the batch is the last axis: activations are `(n_models, n_features, batc
 with few features and many samples are then fast, and sums run along memory.
 
 Source: Elhage et al., "Toy Models of Superposition" (arXiv 2209.10652), the section "Demonstrating
-superposition". Taught in the chapter "Superposition".
+superposition".
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class ToyTask:
             0, an unknown kind, or pairs that cannot be.
 
     Source: Elhage et al. (arXiv 2209.10652), sections "Demonstrating superposition",
-    "Superposition as a phase change", "Computation in superposition". Chapter: "Superposition".
+    "Superposition as a phase change", "Computation in superposition".
     """
 
     density: Float[Tensor, "n_models n_features"]
@@ -137,8 +137,6 @@ def make_toy_task(
 
     Raises:
         ValueError, TypeError: for a tensor of another shape, and what `ToyTask` raises.
-
-    Chapter: "Superposition".
     """
     check_shape("density", density, ("n_models",))
     check_shape("importance", importance, ("n_features",))

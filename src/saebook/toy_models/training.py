@@ -48,7 +48,7 @@ def train_toy_models(
     Raises:
         ValueError, TypeError: for an unusable argument, or a task for other models.
 
-    Source: Elhage et al. (arXiv 2209.10652). Chapter: "Superposition".
+    Source: Elhage et al. (arXiv 2209.10652).
     """
     _check_task(models, task)
     check_positive_int("steps", steps)
@@ -93,8 +93,6 @@ def feature_errors(
 
     Raises:
         ValueError, TypeError: for an unusable argument, or a task for other models.
-
-    Chapter: "Superposition".
     """
     _check_task(models, task)
     check_positive_int("n_samples", n_samples)
@@ -111,10 +109,7 @@ def feature_errors(
 def mean_loss(
     models: ToyModels, task: ToyTask, *, n_samples: int, generator: torch.Generator
 ) -> Float[Tensor, " n_models"]:
-    """Σ_i importance_i · error_i on fresh inputs, (n_models,); raises as `feature_errors` does.
-
-    Chapter: "Superposition".
-    """
+    """Σ_i importance_i · error_i on fresh inputs, (n_models,); raises as `feature_errors` does."""
     errors = feature_errors(models, task, n_samples=n_samples, generator=generator)
     return (task.importance * errors).sum(-1)
 
@@ -130,8 +125,7 @@ def feature_dimensionality(
     Raises:
         ValueError, TypeError: for fewer than two axes, or values that are not finite.
 
-    Source: Elhage et al. (arXiv 2209.10652), "The geometry of superposition". Chapter:
-    "Superposition".
+    Source: Elhage et al. (arXiv 2209.10652), "The geometry of superposition".
     """
     if check_finite("W", W).ndim < 2:
         raise ValueError(f"W must have shape (*models, n_features, d_hidden), got {tuple(W.shape)}")

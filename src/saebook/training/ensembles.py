@@ -3,8 +3,7 @@
 The SAEs are ordinary sae-lens training SAEs before and after. In between their weights are stacked,
 so that a step of all of them is a handful of large matrix products. Each SAE keeps its own loss,
 gradient clipping, optimizer state, dead latents and threshold, and ends with the weights that
-`sae_lens.SAETrainer` would give it on the same batches. Taught in the chapter "Finding the true
-L0".
+`sae_lens.SAETrainer` would give it on the same batches.
 """
 
 from __future__ import annotations
@@ -194,8 +193,6 @@ def train_and_polish(
 
     Raises:
         ValueError, TypeError: for an unusable argument.
-
-    Chapter: "Finding the true L0".
     """
     if polish_steps is None:
         polish_steps = max(1, check_positive_int("steps", steps) // 8)

@@ -1,7 +1,6 @@
 """What an ensemble did while it trained: losses, L0, variance explained and dead latents.
 
-The numbers are those of sae-lens' own forward pass, not of the hand-written gradients. Taught in
-the chapter "Training practice".
+The numbers are those of sae-lens' own forward pass, not of the hand-written gradients.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 In most variants the L0 is not a setting. It follows from a coefficient, and how it follows depends
 on the variant, the data and the initial weights. Here the coefficient is searched, one per seed.
-Taught in the chapter "SAE variants".
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A world of a few states has an expected loss that can be written down. Its gradient is that of
 `ensembles` on a batch that holds every state once, weighted by its probability. So an SAE can be
-brought to a true minimum, and its gradient there be told. Taught in the chapter "Hedging and
-absorption".
+brought to a true minimum, and its gradient there be told.
 """
 
 from __future__ import annotations
@@ -78,8 +77,6 @@ def train_population(
 
     Warns:
         UserWarning: if an SAE has reached neither a vanishing gradient nor a kink.
-
-    Chapter: "Hedging and absorption".
     """
     check_positive_int("steps", steps)
     check_positive("lr", lr)

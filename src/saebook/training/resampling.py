@@ -1,7 +1,6 @@
 """Dead latents started anew on inputs that the SAE reconstructs badly.
 
-Source: Bricken et al. 2023, "Towards Monosemanticity", appendix on neuron resampling. Taught in the
-chapter "Training practice".
+Source: Bricken et al. 2023, "Towards Monosemanticity", appendix on neuron resampling.
 """
 
 from __future__ import annotations

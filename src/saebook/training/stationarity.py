@@ -133,8 +133,6 @@ def expected_loss(
     Raises:
         ValueError, TypeError: for a world that is not finite or does not fit, or an SAE whose
             samples share a budget, as in BatchTopK: its loss is no mean over samples.
-
-    Chapter: "Hedging and absorption".
     """
     losses, norms, smallest = [], [], []
     for sae in check_sequence("saes", saes, "training SAEs"):

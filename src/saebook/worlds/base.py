@@ -32,8 +32,7 @@ _AnyWorld = TypeVar("_AnyWorld", bound="World")
 class World(ABC):
     """Feature directions and a law by which features fire, from which inputs are sampled.
 
-    An input is x = feature_acts @ directions (plus the dictionary's bias, if it has one). Taught in
-    the chapters "Finding the true L0" and "Hedging and absorption".
+    An input is x = feature_acts @ directions (plus the dictionary's bias, if it has one).
 
     Attributes:
         feature_dict: sae-lens' dictionary, whose `feature_vectors (n_features, d_in)` have norm 1.

@@ -32,10 +32,7 @@ _SMALLEST_PIVOT = 1e-10
 def firing_thresholds(
     firing_probabilities: Float[Tensor, " n_features"],
 ) -> Float[Tensor, " n_features"]:
-    """The standard normal quantiles t_i with P(g_i > t_i) = p_i, in float64; ±∞ at p = 0 and 1.
-
-    Taught in the chapter "Finding the true L0".
-    """
+    """The standard normal quantiles t_i with P(g_i > t_i) = p_i, in float64; ±∞ at p = 0 and 1."""
     return -torch.special.ndtri(firing_probabilities.double())
 
 
@@ -86,7 +83,7 @@ def joint_firing_probabilities(
 
     From Plackett's formula, with ρ = C_ij and thresholds a, b,
     P_ij = p_i p_j + (1/2π) ∫₀^{asin ρ} exp(−(a² + b² − 2ab sin θ) / (2 cos² θ)) dθ,
-    by Gauss–Legendre quadrature. Taught in the chapter "Finding the true L0".
+    by Gauss–Legendre quadrature.
 
     Raises:
         ValueError: for probabilities outside [0, 1] or a matrix that is no correlation matrix.
@@ -122,7 +119,7 @@ def firing_correlation(
     """Pearson (phi) correlation of the binary firings implied by the copula, in float64.
 
     It is weaker than the copula's own correlation. A feature that always or never fires has no
-    correlation: NaN off the diagonal. Taught in the chapter "Finding the true L0".
+    correlation: NaN off the diagonal.
 
     Raises:
         ValueError: for probabilities outside [0, 1] or a matrix that is no correlation matrix.
@@ -153,7 +150,6 @@ def make_random_correlation(
     in the order that the paper's public code draws them, so `seed=42` gives the paper's matrix;
     `sae_lens.synthetic.generate_random_correlation_matrix` has the same aim but another stream,
     shares that hold only on average, and no clipping of small positive eigenvalues.
-    Taught in the chapter "Finding the true L0".
 
     Raises:
         ValueError: for a share outside [0, 1] or strengths that are not 0 ≤ low ≤ high ≤ 1.

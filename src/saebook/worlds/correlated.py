@@ -43,7 +43,7 @@ class CopulaWorld(World):
 
     Feature i fires with probability p_i, independently or correlated by a Gaussian copula; when it
     fires, its magnitude is normal, clipped at 0; x = feature_acts @ directions (plus the
-    dictionary's bias, if it has one). Taught in the chapter "Finding the true L0".
+    dictionary's bias, if it has one).
 
     Attributes:
         feature_dict: sae-lens' dictionary, whose `feature_vectors (n_features, d_in)` have norm 1.
@@ -116,8 +116,7 @@ class CopulaWorld(World):
     def support(self) -> tuple[Float[Tensor, "n_states n_features"], Float[Tensor, " n_states"]]:
         """All activations that occur, (n_states, n_features), and their probabilities, in float64.
 
-        Rows are distinct and sorted, each has a probability above 0, and these sum to 1. Taught in
-        the chapter "Hedging and absorption".
+        Rows are distinct and sorted, each has a probability above 0, and these sum to 1.
 
         Raises:
             ValueError: if magnitudes vary, features are correlated, or there are more than 16.
@@ -193,7 +192,7 @@ def make_fifty_feature_world(
 
     p_i = 0.345·(50 − i − 1)/50 + 0.05, as in the paper's code (its text says p_0 = 0.345, but only
     the code's 0.388 fits its figures); magnitudes 1 ± 0.15. `generator` draws the orthonormal
-    directions, `correlation_seed` the copula. Taught in the chapter "Finding the true L0".
+    directions, `correlation_seed` the copula.
 
     Raises:
         ValueError: for d_in below 50, where no 50 directions are orthonormal.
@@ -221,7 +220,7 @@ def make_five_feature_world(
 
     The copula correlates feature 0 with feature j by `signs[j − 1] · correlation`, and the others
     not at all. Directions are orthonormal, or if `superposed` random and repelled for
-    `n_repulsion_steps`. Magnitudes 1 ± 0.15. Taught in the chapter "Finding the true L0".
+    `n_repulsion_steps`. Magnitudes 1 ± 0.15.
 
     Raises:
         ValueError: if 4·correlation² > 1, where no such correlation exists, or signs are not ±1.

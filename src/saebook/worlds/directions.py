@@ -24,8 +24,6 @@ def make_orthonormal_directions(
 ) -> Float[Tensor, "{n_features} {d_in}"]:
     """Uniformly random orthonormal rows, (n_features, d_in), drawn from `generator`.
 
-    Taught in the chapter "Superposition".
-
     Raises:
         ValueError: if n_features > d_in, where no orthonormal rows exist.
     """
@@ -52,8 +50,7 @@ def make_superposed_directions(
     """Random rows of norm 1, (n_features, d_in), repelled by sae-lens' gradient steps if wanted.
 
     Without steps the rows are uniform on the sphere; more steps bring the cosines nearer to zero.
-    "Sparse but Wrong" leaves its small world in superposition by stopping after 4 steps. Taught in
-    the chapter "Superposition".
+    "Sparse but Wrong" leaves its small world in superposition by stopping after 4 steps.
 
     Raises:
         ValueError: for sizes below 1, a negative number of steps, or a rate that is not positive.

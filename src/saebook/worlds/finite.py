@@ -36,7 +36,7 @@ class FiniteWorld(World):
     """A world whose states are listed: row s of `feature_acts` occurs with `probabilities[s]`.
 
     Both are kept in float64, the probabilities divided by their sum, which must be 1 within 1e-9 or
-    the rounding of their type. Taught in the chapter "Hedging and absorption".
+    the rounding of their type.
 
     Attributes:
         feature_dict: sae-lens' dictionary, whose `feature_vectors (n_features, d_in)` have norm 1.
@@ -99,7 +99,7 @@ class FiniteWorld(World):
         """The finite world in which each firing feature is multiplied by a random level.
 
         Level l has `probabilities[l]`, independently for each feature: a state in which f features
-        fire becomes n_levels ** f states. Taught in the chapter "Hedging and absorption".
+        fire becomes n_levels ** f states.
 
         Raises:
             ValueError: for wrong shapes, negative levels, probabilities that do not sum to 1, or if
@@ -155,8 +155,7 @@ def make_finite_world(
 ) -> FiniteWorld:
     """The `FiniteWorld` of these states and directions (rows of norm 1); raises what it raises.
 
-    `make_finite_world(*world.support(), world.directions)` lists any other finite world. Taught in
-    the chapter "Hedging and absorption".
+    `make_finite_world(*world.support(), world.directions)` lists any other finite world.
     """
     return FiniteWorld(
         feature_dict=make_feature_dictionary(directions),
@@ -179,7 +178,7 @@ def make_parent_child_world(
     The child fires with probability `child_given_parent` if the parent does, `child_otherwise` if
     not. The paper's pairs have 0.2 and 0.2 (independent), 0.2 and 0 (hierarchical, the default),
     0.2 and 0.1 (positively correlated), 0.1 and 0.2 (negatively). `generator` draws the orthonormal
-    directions. Taught in the chapter "Hedging and absorption".
+    directions.
 
     Raises:
         ValueError: for probabilities outside [0, 1], or d_in below 2.

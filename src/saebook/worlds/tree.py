@@ -42,7 +42,7 @@ class TreeWorld(World):
 
     Node i < n_features is read out as feature i. Higher nodes fire and gate their own children, but
     add nothing to the input. A node with `feature_index=None` fires whenever its parent does.
-    Magnitudes are as in `CopulaWorld`. Taught in the chapter "Hedging and absorption".
+    Magnitudes are as in `CopulaWorld`.
 
     Attributes:
         feature_dict: sae-lens' dictionary, whose `feature_vectors (n_features, d_in)` have norm 1.
@@ -140,10 +140,7 @@ def make_tree_world(
     magnitude_mean: Float[Tensor, " n_features"] | float = 1.0,
     magnitude_std: Float[Tensor, " n_features"] | float = 0.0,
 ) -> TreeWorld:
-    """The `TreeWorld` of these trees and directions (rows of norm 1); raises what it raises.
-
-    Taught in the chapter "Hedging and absorption".
-    """
+    """The `TreeWorld` of these trees and directions (rows of norm 1); raises what it raises."""
     return TreeWorld(
         feature_dict=make_feature_dictionary(directions),
         roots=roots,
@@ -166,7 +163,7 @@ def make_family_world(
 
     The defaults are the toy model with which "Feature Hedging" balances a Matryoshka SAE, without
     its fourth child, which is not read out and so has no effect. `generator` draws the orthonormal
-    directions. Taught in the chapter "Hedging and absorption".
+    directions.
 
     Raises:
         ValueError: for probabilities outside [0, 1], or more features than d_in.
@@ -197,8 +194,7 @@ def make_forest_world(
     Each node of level l has `branching[l]` children, and the conditional probabilities of siblings
     of level l are spaced evenly over `bounds[l]`, ends included (the middle for an only child).
     Features are numbered level by level: 4 roots, then 16 children, then 48 grandchildren.
-    Magnitudes are 1 ± `magnitude_std`. `generator` draws the orthonormal directions. Taught in the
-    chapter "Hedging and absorption".
+    Magnitudes are 1 ± `magnitude_std`. `generator` draws the orthonormal directions.
 
     Raises:
         ValueError: for sizes below 1, bounds that are not 0 ≤ low ≤ high ≤ 1 or not one pair for
