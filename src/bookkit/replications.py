@@ -282,7 +282,9 @@ def records(runs: list[Run], now: Run) -> dict[str, Record]:
                 now.code,
                 *(r.code for r in own_draws if _results(r, name) == _results(now, name)),
             }
-            found[name] = _record(name, [run for run in replications if run.code in same], now)
+            live = [run for run in replications if run.code in same]
+            bounds = _constant_bounds(name, [*live, *own_draws, now])
+            found[name] = _record(name, live, now, bounds)
     return found
 
 
@@ -297,10 +299,10 @@ def _results(run: Run, name: str) -> dict[str, str]:
     return {key: value for key, value in rows.items() if not key.endswith(BOUNDS)}
 
 
-def _record(name: str, live: list[Run], now: Run) -> Record:
+def _record(name: str, live: list[Run], now: Run, bounds: Mapping[str, str]) -> Record:
     """What live replications say, by the bounds that the claim sets today."""
     numbers = sorted({key.rpartition("/")[0] for key in _rows(now, name) if key.endswith("/value")})
-    found = [_rows(run, name) | _constant_bounds(name, live, now) for run in live]
+    found = [{**_rows(run, name), **bounds} for run in live]
     held = [
         rows.get(f"{name}/rest") == "1" and all(_room(rows, number) >= 0 for number in numbers)
         for rows in found
@@ -318,10 +320,20 @@ def _record(name: str, live: list[Run], now: Run) -> Record:
     )
 
 
-def _constant_bounds(name: str, live: list[Run], now: Run) -> dict[str, str]:
-    """Today's bounds, where they are constants: the same in all replications."""
-    bounds = {k: v for k, v in _rows(now, name).items() if k.endswith(BOUNDS)}
-    return {k: v for k, v in bounds.items() if len({run.values.get(k) for run in live}) == 1}
+def _constant_bounds(name: str, runs: list[Run]) -> dict[str, str]:
+    """The bounds of the last run that are constants: equal in all runs of the same code."""
+    bounds = {k: v for k, v in _rows(runs[-1], name).items() if k.endswith(BOUNDS)}
+    codes = {run.code for run in runs}
+    return {
+        key: bound
+        for key, bound in bounds.items()
+        if all(len(_all_of(key, [r for r in runs if r.code == code])) < 2 for code in codes)
+    }
+
+
+def _all_of(key: str, runs: Iterable[Run]) -> set[str]:
+    """What runs found for a quantity, as far as they have it."""
+    return {run.values[key] for run in runs if key in run.values}
 
 
 def _room(rows: Mapping[str, str], number: str, *, ends: bool = True) -> float:

@@ -234,6 +234,13 @@ def test_a_constant_bound_that_was_moved_is_judged_anew():
     assert record_of(runs, now).held == (True, False)
 
 
+def test_a_constant_bound_is_one_also_beside_replications_of_the_newer_code():
+    now = run(**number(0.5, least=0.3))
+    runs = [run(code="old", **number(0.5, least=0.1)), run(1, code="old", **number(0.4, least=0.1))]
+    runs += [run(2, **number(0.2, least=0.3)), run(3, raised__3="ValueError")]
+    assert record_of(runs, now).held == (True, False, False)
+
+
 def test_a_bound_that_each_run_computes_is_its_own():
     now = run(**number(0.5, least=0.3))
     runs = [run(1, **number(0.4, least=0.35)), run(2, **number(0.4, least=0.45))]
