@@ -50,6 +50,10 @@ RESULTS = {
 BARE = re.compile(rf"\s*(?:[=<>≈~]|\\approx|\\sim|\\leq?|\\geq?)?\s*{NUMBER}\s*(?:\\?%)?\s*")
 FENCE = re.compile(r"^\s*(?P<fence>`{3,}|~{3,}|:{3,})(?:\{(?P<name>[^}]*)\})?(?P<rest>.*)$")
 OPTION = re.compile(r"^\s*:[\w-]+:")
+METADATA = re.compile(
+    r"^(?P<fence>`{3,}\{code-cell\}[^\n]*)\n---\n(?P<metadata>.*?)^---$", re.MULTILINE | re.DOTALL
+)
+CAPTION = " " * 6  # how far the metadata of a cell indent a caption
 
 
 def pages():
@@ -70,8 +74,20 @@ def unless_bare(match):
     return match["inner"] if BARE.fullmatch(match["inner"]) else blank(match)
 
 
+def with_captions_outside(text):
+    """The text with the captions in the metadata of cells before these cells, on as many lines."""
+
+    def move(match):
+        lines = match["metadata"].split("\n")[:-1]
+        kept = [line.strip() if line.startswith(CAPTION) else "" for line in lines]
+        return "\n".join(["", "", *kept, match["fence"]])
+
+    return METADATA.sub(move, text)
+
+
 def outside_fences(text):
     """The text with the lines of silent blocks, fences, options and front matter emptied."""
+    text = with_captions_outside(text)
     kept, stack, front = [], [], text.startswith("---\n")
     options = False
     for number, line in enumerate(text.split("\n")):
@@ -147,8 +163,9 @@ def cells(text):
             fence = re.match(r"`+", line)[0]
             end = lines.index(fence, number + 1)
             body = lines[number + 1 : end]
-            tags = " ".join(entry for entry in body if OPTION.match(entry))
-            code = [entry for entry in body if not OPTION.match(entry)]
+            start = body.index("---", 1) + 1 if body[:1] == ["---"] else 0
+            tags = " ".join(e for e in body if OPTION.match(e) or e.startswith("tags:"))
+            code = [entry for entry in body[start:] if not OPTION.match(entry)]
             found.append(Cell(number + 1, tags, code))
     return found
 
@@ -160,8 +177,8 @@ def form_faults(text):
         at = f"cell at line {cell.line}"
         length = sum(bool(line.strip()) for line in cell.code)
         imports = [line for line in cell.code if re.match(r"\s*(?:import|from)\s+\w", line)]
-        if length > 15:
-            faults.append(f"{at} has {length} lines; expected at most 15")
+        if index > 0 and length > 20:
+            faults.append(f"{at} has {length} lines; expected at most 20")
         if index == 0 and not imports:
             faults.append(f"{at} is the first and imports nothing")
         if index > 0 and imports:
@@ -178,6 +195,10 @@ def form_faults(text):
             "style.themed(" not in "\n".join(cell.code)
         ):
             faults.append(f"{at} begins a figure that it does not hand to style.themed")
+    for match in METADATA.finditer(text):
+        entries = [line.split(":")[0].strip() for line in match["metadata"].split("\n")]
+        if "figure" in entries and not {"name", "caption"} <= set(entries):
+            faults.append(f"a figure needs a name and a caption: {match['metadata']}")
     return faults + [fault for block in figures(text) for fault in figure_faults(*block)]
 
 
@@ -278,7 +299,7 @@ IMPORTS = "```{code-cell} python\nimport torch\n```\n"
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (IMPORTS + "```{code-cell} python\n" + "x = 1\n" * 16 + "```", "has 16 lines"),
+        (IMPORTS + "```{code-cell} python\n" + "x = 1\n" * 21 + "```", "has 21 lines"),
         ("```{code-cell} python\nx = 1\n```", "imports nothing"),
         (IMPORTS + IMPORTS, "imports belong in the first cell"),
         (IMPORTS + "```{code-cell} python\ndef f(): ...\n```", "defines a function"),
@@ -287,6 +308,10 @@ IMPORTS = "```{code-cell} python\nimport torch\n```\n"
             "hides a claim",
         ),
         (IMPORTS + "```{code-cell} python\nfig, ax = plt.subplots()\n```", "begins a figure"),
+        (
+            IMPORTS + "```{code-cell}\n---\nmystnb:\n  figure:\n    name: fig-x\n---\nx\n```",
+            "needs a name and a caption",
+        ),
         ("```{glue:figure} fig-x\n:name: fig-x\n```", "figure fig-x has no caption"),
         ("```{glue:figure} fig-x\n\nCaption.\n```", "figure fig-x has no :name:"),
     ],

@@ -106,12 +106,12 @@ def _blocks(parent: Node, page: Page, depth: int) -> Iterator[Text | Code]:
 
 def _block(node: Node, page: Page, depth: int) -> Iterator[Text | Code]:
     kind = type(node).__name__
-    if isinstance(node, LEFT_OUT) or kind == "ChapterFooter":
+    if isinstance(node, LEFT_OUT):
         return
     if isinstance(node, nodes.section):
         yield from _blocks(node, page, depth + (not _is_box(node.parent)))
     elif isinstance(node, nodes.container) and node.get("nb_element") == "cell_code":
-        yield from _code(node)
+        yield from _code(node, page)
     elif isinstance(node, nodes.title):
         number = page.section_number(node.parent)
         yield Text(f"{'#' * min(max(depth, 1), 6)} {number}{inline(node, page)}")
@@ -133,11 +133,13 @@ def _is_box(node: Node) -> bool:
     return not isinstance(node, nodes.section | nodes.document)
 
 
-def _code(cell: Element) -> Iterator[Code]:
+def _code(cell: Element, page: Page) -> Iterator[Text | Code]:
     for block in cell.findall(nodes.literal_block):
         if block.parent.get("nb_element") == "cell_code_source":
             tags = tuple((cell.get("cell_metadata") or {}).get("tags", ()))
             yield Code(block.astext().rstrip("\n"), tags, index=cell["cell_index"])
+    for figure in cell.findall(nodes.figure):  # its caption; the code makes the rest
+        yield from _figure(figure, page)
 
 
 def _folded(node: Element, page: Page, depth: int) -> Iterator[Text | Code]:
