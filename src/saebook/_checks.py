@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MISSING_GENERATOR = (
-    "{name} must be a torch.Generator (randomness is passed in, never global), got {value!r}"
-)
+GeneratorLike = torch.Generator | int
 
 
 def check_positive_int(name: str, value: Any) -> int:
@@ -144,10 +142,15 @@ def check_unit_rows(name: str, value: Any, *, tolerance: float = 1e-4) -> Tensor
 
 
 def check_generator(name: str, value: Any) -> torch.Generator:
-    """Return `value` if it is a torch.Generator."""
-    if not isinstance(value, torch.Generator):
-        raise TypeError(_MISSING_GENERATOR.format(name=name, value=value))
-    return value
+    """Return `value` if it is a torch.Generator; a whole number gives a new one with that seed."""
+    if isinstance(value, torch.Generator):
+        return value
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(
+            f"{name} must be a torch.Generator or a whole number to seed one (randomness is passed "
+            f"in, never global), got {value!r}"
+        )
+    return torch.Generator().manual_seed(int(value))
 
 
 def check_one_of(name: str, value: Any, allowed: Collection[Any]) -> Any:

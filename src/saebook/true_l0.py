@@ -21,6 +21,7 @@ from sae_lens import BatchTopKTrainingSAEConfig, TrainingSAE
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_generator,
     check_in_range,
     check_non_negative_int,
@@ -76,7 +77,7 @@ def estimate_true_l0(
     ks: Sequence[float],
     seeds: int | Sequence[int] = 5,
     steps: int,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     batch_size: int = 256,
     lr: float = 2e-3,
     polish_steps: int | None = None,
@@ -117,7 +118,7 @@ def estimate_true_l0(
     _check_ks(ks, check_positive_int("d_sae", d_sae))
     check_one_of("statistic", statistic, STATISTICS)
     check_positive_int("n_samples", n_samples)
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     if isinstance(seeds, int):
         seeds = range(check_positive_int("seeds", seeds))
     seeds = list(check_sequence("seeds", seeds, "whole numbers, or how many"))

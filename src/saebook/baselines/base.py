@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_generator,
     check_in_range,
     check_int_at_least,
@@ -45,7 +46,7 @@ class Baseline(ABC):
     _dictionary: Tensor | None = None
     _fit_seconds: float | None = None
 
-    def fit(self: _Fitted, x: Float[Tensor, "n d_in"], *, generator: torch.Generator) -> _Fitted:
+    def fit(self: _Fitted, x: Float[Tensor, "n d_in"], *, generator: GeneratorLike) -> _Fitted:
         """Learn from training data, and return the baseline itself.
 
         Args:
@@ -56,7 +57,7 @@ class Baseline(ABC):
             ValueError, TypeError: for data that are no finite table, or too few for the method.
         """
         check_rows("x", x)
-        check_generator("generator", generator)
+        generator = check_generator("generator", generator)
         start = time.perf_counter()
         centre = self._centre_of(x.detach())
         self._dictionary = self._learn(x.detach() - centre, generator)

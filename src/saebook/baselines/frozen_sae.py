@@ -12,7 +12,12 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from saebook._checks import check_in_range, check_one_of, check_positive, check_positive_int
+from saebook._checks import (
+    check_in_range,
+    check_one_of,
+    check_positive,
+    check_positive_int,
+)
 from saebook.baselines.atoms import random_directions
 from saebook.baselines.base import Baseline
 from saebook.baselines.pursuit import keep_largest

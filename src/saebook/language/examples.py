@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_finite,
     check_generator,
     check_in_range,
@@ -67,7 +68,7 @@ def top_examples(acts: Float[Tensor, "n_contexts n_ctx"], n: int) -> Examples:
 
 
 def uniform_examples(
-    acts: Float[Tensor, "n_contexts n_ctx"], n: int, *, generator: torch.Generator
+    acts: Float[Tensor, "n_contexts n_ctx"], n: int, *, generator: GeneratorLike
 ) -> Examples:
     """n of the positions where the latent fires, whatever its activation, in the order drawn.
 

@@ -11,6 +11,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_finite,
     check_generator,
     check_in_range,
@@ -93,11 +94,11 @@ def ablate_latent(
 
 
 def random_directions_like(
-    direction: Float[Tensor, " d_model"], n: int, *, generator: torch.Generator
+    direction: Float[Tensor, " d_model"], n: int, *, generator: GeneratorLike
 ) -> Float[Tensor, "{n} d_model"]:
     """`n` random directions of the norm of `direction` and on its device, uniform on the sphere."""
     check_positive_int("n", n)
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     rows = torch.randn(n, len(direction), generator=generator, device=generator.device)
     rows = rows.to(direction)
     return rows * (direction.norm() / rows.norm(dim=1, keepdim=True))

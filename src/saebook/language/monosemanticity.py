@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_finite,
     check_generator,
     check_in_range,
@@ -159,7 +160,7 @@ def measure_units(
     classes: Bool[Tensor, "n_tokens n_classes"],
     *,
     n_examples: int,
-    generator: torch.Generator,
+    generator: GeneratorLike,
 ) -> pd.DataFrame:
     """Every measure of every unit, one row a unit, in their order.
 
@@ -190,7 +191,8 @@ def measure_units(
     _check_tokens("previous", previous, (n_tokens,), 0)
     _check_table("classes", classes, n_tokens, "n_classes")
     check_positive_int("n_examples", n_examples)
-    order = torch.randperm(n_tokens, generator=check_generator("generator", generator))
+    generator = check_generator("generator", generator)
+    order = torch.randperm(n_tokens, generator=generator)
     text = (tokens[order], previous[order], classes[order])
     parts = [
         _measures(part[order], *text, n_examples=n_examples, generator=generator)

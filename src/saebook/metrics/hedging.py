@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saebook._checks import check_generator, check_int_at_least, check_shape
+from saebook._checks import GeneratorLike, check_generator, check_int_at_least, check_shape
 from saebook.metrics.decoders import check_decoder, unit_rows
 
 
@@ -50,7 +50,7 @@ def hedging_degree(
     W_control: Float[Tensor, "d_sae d_in"],
     W_extended: Float[Tensor, "d_sae_extended d_in"],
     *,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     n_subspaces: int = 50,
 ) -> HedgingDegree:
     """How much of the old latents' change lies in the span of n_new added latents.
@@ -84,7 +84,7 @@ def hedging_degree(
     check_shape("W_extended", W_extended, ("d_sae + n_new", W_control.shape[1]))
     n_new = _check_n_new(len(W_extended) - len(W_control), W_control.shape[1])
     check_int_at_least("n_subspaces", n_subspaces, 2)
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     old, new = unit_rows("W_extended", W_extended).split([len(W_control), n_new])
     delta = old - unit_rows("W_control", W_control)
     randoms = (

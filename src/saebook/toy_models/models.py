@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_finite,
     check_generator,
     check_positive_int,
@@ -82,7 +83,7 @@ def make_toy_models(
     n_models: int,
     n_features: int,
     d_hidden: int,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     tied: bool = True,
     relu_hidden: bool = False,
     dtype: torch.dtype = torch.float32,
@@ -103,7 +104,7 @@ def make_toy_models(
     """
     sizes = {"n_models": n_models, "n_features": n_features, "d_hidden": d_hidden}
     shape = [check_positive_int(name, size) for name, size in sizes.items()]
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     std = (2 / (n_features + d_hidden)) ** 0.5
     W, W_in = (
         std * torch.randn(shape, generator=generator, dtype=dtype) if drawn else None

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_finite,
     check_generator,
     check_one_of,
@@ -91,9 +92,7 @@ class ToyTask:
         """p/3 − p²/4: the error of a feature that a model ignores, at its best bias p/2."""
         return self.density / 3 - self.density.square() / 4
 
-    def sample(
-        self, n: int, *, generator: torch.Generator
-    ) -> Float[Tensor, "n_models n n_features"]:
+    def sample(self, n: int, *, generator: GeneratorLike) -> Float[Tensor, "n_models n n_features"]:
         """Draw the features of n inputs, (n_models, n, n_features).
 
         Raises:

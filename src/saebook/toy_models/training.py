@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_finite,
     check_generator,
     check_instance,
@@ -28,7 +29,7 @@ def train_toy_models(
     steps: int,
     batch_size: int = 256,
     lr: float = 3e-3,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     progress: bool = True,
 ) -> ToyModels:
     """Train every model on its task, all in one stacked program; return the trained models.
@@ -54,7 +55,7 @@ def train_toy_models(
     check_positive_int("steps", steps)
     check_positive_int("batch_size", batch_size)
     check_positive("lr", lr)
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     W, b = models.W.clone(), models.b.clone()
     W_in = W if models.W_in is None else models.W_in.clone()
     weights = Weights(W=W, b=b, W_in=W_in, relu_hidden=models.relu_hidden)
@@ -85,7 +86,7 @@ def _check_task(models: ToyModels, task: ToyTask) -> None:
 
 
 def feature_errors(
-    models: ToyModels, task: ToyTask, *, n_samples: int, generator: torch.Generator
+    models: ToyModels, task: ToyTask, *, n_samples: int, generator: GeneratorLike
 ) -> Float[Tensor, "n_models n_features"]:
     """The mean squared error of each feature, (n_models, n_features), on fresh inputs.
 
@@ -96,7 +97,7 @@ def feature_errors(
     """
     _check_task(models, task)
     check_positive_int("n_samples", n_samples)
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     total = torch.zeros_like(models.b)
     chunk = max(1, CHUNK // models.b.numel())
     with torch.no_grad(), one_thread():
@@ -107,7 +108,7 @@ def feature_errors(
 
 
 def mean_loss(
-    models: ToyModels, task: ToyTask, *, n_samples: int, generator: torch.Generator
+    models: ToyModels, task: ToyTask, *, n_samples: int, generator: GeneratorLike
 ) -> Float[Tensor, " n_models"]:
     """Σ_i importance_i · error_i on fresh inputs, (n_models,); raises as `feature_errors` does."""
     errors = feature_errors(models, task, n_samples=n_samples, generator=generator)

@@ -17,6 +17,7 @@ import torch
 from sae_lens import TrainingSAE, TrainingSAEConfig
 
 from saebook._checks import (
+    GeneratorLike,
     check_function,
     check_generator,
     check_instance,
@@ -44,7 +45,7 @@ def train_ensemble(
     lr_warm_up_steps: int = 0,
     lr_decay_steps: int = 0,
     seeds: Sequence[int],
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike | None = None,
     init: Init | None = None,
     dead_feature_window: int = 1000,
     resampling: Resampling | None = None,
@@ -168,7 +169,7 @@ def train_and_polish(
     polish_factor: int = 4,
     lr: float = 2e-3,
     seeds: Sequence[int],
-    generator: torch.Generator,
+    generator: GeneratorLike,
     dead_feature_window: int = 100,
     progress: bool = True,
     n_shards: int = 1,
@@ -199,7 +200,7 @@ def train_and_polish(
     check_positive_int("polish_steps", polish_steps)
     check_positive_int("polish_factor", polish_factor)
     check_positive("lr", lr)
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     shared: dict[str, Any] = {
         "seeds": seeds,
         "generator": generator,

@@ -17,6 +17,7 @@ from sae_lens import TrainingSAE, TrainingSAEConfig
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_function,
     check_generator,
     check_int_at_least,
@@ -55,7 +56,7 @@ def train_at_l0(
     target_l0: float,
     bracket: tuple[float, float],
     seeds: Sequence[int],
-    generator: torch.Generator,
+    generator: GeneratorLike,
     tolerance: float = 0.02,
     n_grid: int = 4,
     max_rounds: int = 4,
@@ -100,7 +101,8 @@ def train_at_l0(
     check_positive_int("max_rounds", max_rounds)
     check_positive_int("n_samples", n_samples)
     check_positive_int("n_shards", n_shards)
-    start = check_generator("generator", generator).get_state()
+    generator = check_generator("generator", generator)
+    start = generator.get_state()
 
     def train(coefficients: list[float], seeds: list[int]) -> list[TrainingSAE[Any]]:
         generator.set_state(start)

@@ -16,6 +16,7 @@ from sae_lens.synthetic import FeatureDictionary
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_finite,
     check_in_range,
     check_instance,
@@ -82,19 +83,19 @@ class World(ABC):
 
     @abstractmethod
     def sample_feature_acts(
-        self, n: int, generator: torch.Generator
+        self, n: int, generator: GeneratorLike
     ) -> Float[Tensor, "{n} {self.n_features}"]:
         """Draw `n` rows of feature activations, (n, n_features), from `generator`."""
 
     def sample_with_feature_acts(
-        self, n: int, generator: torch.Generator
+        self, n: int, generator: GeneratorLike
     ) -> tuple[Float[Tensor, "{n} {self.n_features}"], Float[Tensor, "{n} {self.d_in}"]]:
         """Draw `n` inputs with the activations behind them: (n, n_features) and (n, d_in)."""
         feature_acts = self.sample_feature_acts(n, generator)
         with torch.no_grad():
             return feature_acts, self.feature_dict(feature_acts)
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {self.d_in}"]:
+    def sample(self, n: int, generator: GeneratorLike) -> Float[Tensor, "{n} {self.d_in}"]:
         """Draw `n` inputs x, (n, d_in), from `generator`."""
         return self.sample_with_feature_acts(n, generator)[1]
 

@@ -15,6 +15,7 @@ from sae_lens.synthetic import FeatureDictionary
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_generator,
     check_in_range,
     check_positive_int,
@@ -100,11 +101,11 @@ class CopulaWorld(World):
         return copula.firing_correlation(self.firing_probabilities, self.correlation)
 
     def sample_feature_acts(
-        self, n: int, generator: torch.Generator
+        self, n: int, generator: GeneratorLike
     ) -> Float[Tensor, "{n} {self.n_features}"]:
         """Draw `n` rows of feature activations, (n, n_features), from `generator`."""
         check_positive_int("n", n)
-        check_generator("generator", generator)
+        generator = check_generator("generator", generator)
         like = self.directions
         noise = torch.randn(
             (2, n, self.n_features), generator=generator, device=like.device, dtype=like.dtype
@@ -183,7 +184,7 @@ def make_independent_world(
 
 def make_fifty_feature_world(
     *,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     correlation_seed: int = 42,
     d_in: int = 100,
     dtype: torch.dtype = torch.float32,
@@ -208,7 +209,7 @@ def make_fifty_feature_world(
 
 def make_five_feature_world(
     *,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     correlation: float = 0.4,
     signs: Sequence[int] = (1, 1, 1, 1),
     superposed: bool = False,

@@ -12,6 +12,7 @@ from sae_lens.synthetic import orthogonalize_embeddings
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_generator,
     check_non_negative_int,
     check_positive,
@@ -20,7 +21,7 @@ from saebook._checks import (
 
 
 def make_orthonormal_directions(
-    n_features: int, d_in: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    n_features: int, d_in: int, *, generator: GeneratorLike, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "{n_features} {d_in}"]:
     """Uniformly random orthonormal rows, (n_features, d_in), drawn from `generator`.
 
@@ -29,7 +30,7 @@ def make_orthonormal_directions(
     """
     check_positive_int("n_features", n_features)
     check_positive_int("d_in", d_in)
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     if n_features > d_in:
         raise ValueError(f"n_features must be at most d_in = {d_in}, got {n_features}")
     shape = (d_in, n_features)
@@ -42,7 +43,7 @@ def make_superposed_directions(
     n_features: int,
     d_in: int,
     *,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     n_repulsion_steps: int = 0,
     learning_rate: float = 0.01,
     dtype: torch.dtype = torch.float32,
@@ -57,7 +58,7 @@ def make_superposed_directions(
     """
     check_positive_int("n_features", n_features)
     check_positive_int("d_in", d_in)
-    check_generator("generator", generator)
+    generator = check_generator("generator", generator)
     check_non_negative_int("n_repulsion_steps", n_repulsion_steps)
     check_positive("learning_rate", learning_rate)
     shape = (n_features, d_in)

@@ -14,6 +14,7 @@ from sae_lens.synthetic import FeatureDictionary
 from torch import Tensor
 
 from saebook._checks import (
+    GeneratorLike,
     check_generator,
     check_in_range,
     check_positive_int,
@@ -83,11 +84,11 @@ class FiniteWorld(World):
         return merge_states(self.feature_acts, self.probabilities)
 
     def sample_feature_acts(
-        self, n: int, generator: torch.Generator
+        self, n: int, generator: GeneratorLike
     ) -> Float[Tensor, "{n} {self.n_features}"]:
         """Draw `n` rows of feature activations, (n, n_features), by inverting the distribution."""
         check_positive_int("n", n)
-        check_generator("generator", generator)
+        generator = check_generator("generator", generator)
         like, dtype = self.directions, torch.float64
         uniform = torch.rand(n, generator=generator, device=like.device, dtype=dtype)
         state = torch.searchsorted(self._cumulative, uniform, right=True)
@@ -166,7 +167,7 @@ def make_finite_world(
 
 def make_parent_child_world(
     *,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     parent: float = 0.25,
     child_given_parent: float = 0.2,
     child_otherwise: float = 0.0,

@@ -16,7 +16,12 @@ from jaxtyping import Bool, Float
 from sae_lens.synthetic import HierarchyNode
 from torch import Tensor
 
-from saebook._checks import check_instance, check_non_negative_int, check_probabilities, check_shape
+from saebook._checks import (
+    check_instance,
+    check_non_negative_int,
+    check_probabilities,
+    check_shape,
+)
 from saebook.worlds.base import rounding_tolerance
 
 

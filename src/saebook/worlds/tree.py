@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from sae_lens.synthetic import FeatureDictionary, HierarchyNode
 from torch import Tensor
 
-from saebook._checks import check_generator, check_in_range, check_positive_int
+from saebook._checks import GeneratorLike, check_generator, check_in_range, check_positive_int
 from saebook.worlds.base import (
     World,
     check_constant_magnitudes,
@@ -119,11 +119,11 @@ class TreeWorld(World):
         return merge_states(fires.to(like) * mean.relu(), like.new_tensor(list(law.values())))
 
     def sample_feature_acts(
-        self, n: int, generator: torch.Generator
+        self, n: int, generator: GeneratorLike
     ) -> Float[Tensor, "{n} {self.n_features}"]:
         """Draw `n` rows of feature activations, (n, n_features), from `generator`."""
         check_positive_int("n", n)
-        check_generator("generator", generator)
+        generator = check_generator("generator", generator)
         like = self.directions
         fires = self._forest.sample(n, generator)[:, self._positions]  # (n, n_features)
         noise = torch.randn(
@@ -152,7 +152,7 @@ def make_tree_world(
 
 def make_family_world(
     *,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     parent: float = 0.25,
     children: Sequence[float] = (0.15, 0.15, 0.15),
     d_in: int = 50,
@@ -181,7 +181,7 @@ def make_family_world(
 
 def make_forest_world(
     *,
-    generator: torch.Generator,
+    generator: GeneratorLike,
     n_roots: int = 4,
     branching: Sequence[int] = (4, 3),
     bounds: Sequence[tuple[float, float]] = ((0.2, 0.5), (0.2, 0.4), (0.1, 0.3)),
