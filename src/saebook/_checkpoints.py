@@ -54,7 +54,7 @@ def load(path: Path, *, run: str) -> tuple[dict[str, Tensor], int, Any]:
     if metadata.get("run") != run:
         raise ValueError(
             f"checkpoint must belong to this run, got {path}, which another one wrote: its "
-            "configs, seeds, initial weights, steps, batch size, learning rate or number of "
-            "threads differ. Name another file or remove this one."
+            "configs, seeds, initial weights, batch size, learning rates or number of "
+            "steps differ. Name another file or remove this one."
         )
     return tensors, int(metadata["step"]), json.loads(metadata["log"])

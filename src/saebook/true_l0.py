@@ -33,6 +33,8 @@ from saebook.metrics.decoders import decoder_pairwise_cosine, nth_decoder_projec
 from saebook.metrics.reconstruction import mean_squared_error
 from saebook.training.engine.run import SampleBatch
 from saebook.training.ensembles import train_and_polish
+from saebook.training.options import TrainingOptions
+from saebook.training.sweeps import sweep
 
 STATISTICS = ("smallest", "lowest_error")
 
@@ -71,44 +73,34 @@ class TrueL0Estimate:
 
 def estimate_true_l0(
     sample_batch: SampleBatch,
+    options: TrainingOptions,
     *,
     d_in: int,
     d_sae: int,
     ks: Sequence[float],
     seeds: int | Sequence[int] = 5,
-    steps: int,
     generator: GeneratorLike,
-    batch_size: int = 256,
-    lr: float = 2e-3,
-    polish_steps: int | None = None,
     n: int | None = None,
     n_samples: int = 10_000,
     statistic: str = "smallest",
-    progress: bool = True,
-    n_shards: int = 1,
 ) -> TrueL0Estimate:
     """Estimate the true L0 of what `sample_batch` draws, from BatchTopK SAEs trained at every k.
 
     Args:
         sample_batch: `sample_batch(n, generator)` gives data `(n, d_in)`.
+        options: of the training of every SAE, which `train_and_polish` does: small batches and a
+            constant rate suit it.
         d_in: width of the data.
         d_sae: number of latents; the estimate presumes about as many as there are features.
         ks: the k to try, in increasing order.
         seeds: how many initial weights to try at every k, or which. Some seeds get stuck, so use
             several.
-        steps: training steps of every SAE on small batches, at a constant learning rate.
         generator: draws the training batches, then the samples for the metrics.
-        batch_size: samples a step.
-        lr: learning rate of Adam.
-        polish_steps: further steps on larger batches, see `train_and_polish`; by default an eighth
-            of `steps`.
         n: rank of `s_n`, below d_sae; by default half of d_sae. Only reported: the estimate is that
             of `c_dec`.
         n_samples: samples that the metrics are measured on.
         statistic: what represents the seeds of a k: the "smallest" value of each metric, or those
             of the seed with the "lowest_error".
-        progress: show a progress bar when standard error is a terminal.
-        n_shards: number of joblib tasks to split the sweep into, see `train_ensemble`.
 
     Raises:
         ValueError, TypeError: for an unusable argument.
@@ -119,36 +111,24 @@ def estimate_true_l0(
     check_one_of("statistic", statistic, STATISTICS)
     check_positive_int("n_samples", n_samples)
     generator = check_generator("generator", generator)
-    if isinstance(seeds, int):
-        seeds = range(check_positive_int("seeds", seeds))
-    seeds = list(check_sequence("seeds", seeds, "whole numbers, or how many"))
-    if not seeds:
-        raise ValueError("seeds must hold at least one seed, got none")
     n = d_sae // 2 if n is None else n
-    check_in_range("n", n, 0, d_sae - 1)
-    check_non_negative_int("n", n)
-    pairs = [(k, seed) for k in ks for seed in seeds]
-    saes = train_and_polish(
-        [BatchTopKTrainingSAEConfig(k=k, d_in=d_in, d_sae=d_sae) for k, _ in pairs],
+    check_in_range("n", check_non_negative_int("n", n), 0, d_sae - 1)
+    cfg = BatchTopKTrainingSAEConfig(k=ks[0], d_in=d_in, d_sae=d_sae)
+    done = sweep(
+        cfg,
         sample_batch,
-        steps=check_positive_int("steps", steps),
-        batch_size=batch_size,
-        lr=lr,
-        polish_steps=polish_steps,
-        seeds=[seed for _, seed in pairs],
+        options,
+        over={"k": ks},
+        seeds=seeds,
         generator=generator,
-        progress=progress,
-        n_shards=n_shards,
+        train=train_and_polish,
     )
     x = sample_batch(n_samples, generator)
-    rows = [
-        {"k": k, "seed": seed, **sae_statistics(sae, x, n=n)}
-        for (k, seed), sae in zip(pairs, saes, strict=True)
-    ]
-    sweep = pd.DataFrame(rows)
-    by_k = summarise_seeds(sweep, statistic)
+    measures = pd.DataFrame([sae_statistics(sae, x, n=n) for sae in done.saes])
+    table = done.table.join(measures)
+    by_k = summarise_seeds(table, statistic)
     value = ks[int(by_k["c_dec"].argmin())]  # one row a k, both in increasing order
-    return TrueL0Estimate(value=value, by_k=by_k, sweep=sweep, n=n, saes=saes)
+    return TrueL0Estimate(value=value, by_k=by_k, sweep=table, n=n, saes=done.saes)
 
 
 @torch.no_grad()

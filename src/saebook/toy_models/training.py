@@ -18,6 +18,7 @@ from saebook._running import one_thread
 from saebook.toy_models.models import ToyModels
 from saebook.toy_models.steps import Batch, Weights, descend
 from saebook.toy_models.task import ToyTask
+from saebook.training.options import TrainingOptions
 
 CHUNK = 2**18  # entries of one tensor while errors are measured
 
@@ -25,12 +26,9 @@ CHUNK = 2**18  # entries of one tensor while errors are measured
 def train_toy_models(
     models: ToyModels,
     task: ToyTask,
+    options: TrainingOptions,
     *,
-    steps: int,
-    batch_size: int = 256,
-    lr: float = 3e-3,
     generator: GeneratorLike,
-    progress: bool = True,
 ) -> ToyModels:
     """Train every model on its task, all in one stacked program; return the trained models.
 
@@ -40,11 +38,8 @@ def train_toy_models(
     Args:
         models: initial weights, which stay as they are.
         task: one task for each model.
-        steps: number of steps.
-        batch_size: inputs a step.
-        lr: learning rate before it falls.
+        options: steps, batch_size, lr before it falls, and progress.
         generator: draws the batches.
-        progress: show a progress bar when standard error is a terminal.
 
     Raises:
         ValueError, TypeError: for an unusable argument, or a task for other models.
@@ -52,22 +47,26 @@ def train_toy_models(
     Source: Elhage et al. (arXiv 2209.10652).
     """
     _check_task(models, task)
-    check_positive_int("steps", steps)
-    check_positive_int("batch_size", batch_size)
-    check_positive("lr", lr)
+    options.only("steps", "batch_size", "lr", "progress")
     generator = check_generator("generator", generator)
     W, b = models.W.clone(), models.b.clone()
     W_in = W if models.W_in is None else models.W_in.clone()
     weights = Weights(W=W, b=b, W_in=W_in, relu_hidden=models.relu_hidden)
-    acts = W.new_empty(task.n_models, task.n_features, batch_size)
+    acts = W.new_empty(task.n_models, task.n_features, options.batch_size)
 
     def next_batch() -> Batch:
-        task.draw(batch_size, generator, out=acts)
+        task.draw(options.batch_size, generator, out=acts)
         return acts, task.target_of(acts)
 
-    scale = task.importance[..., None] / batch_size
+    scale = task.importance[..., None] / options.batch_size
     descend(
-        weights, next_batch, scale, batch_size=batch_size, steps=steps, lr=lr, progress=progress
+        weights,
+        next_batch,
+        scale,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        lr=check_positive("lr", options.lr),
+        progress=options.progress,
     )
     trained_in = None if weights.tied else W_in
     return ToyModels(W=W, b=b, W_in=trained_in, relu_hidden=models.relu_hidden)

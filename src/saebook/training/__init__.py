@@ -4,6 +4,7 @@ from saebook.training.engine.run import (
     SampleBatch,
 )
 from saebook.training.ensembles import (
+    Ensemble,
     train_and_polish,
     train_ensemble,
 )
@@ -16,6 +17,9 @@ from saebook.training.log import (
 from saebook.training.matched_l0 import (
     MatchedSAEs,
     train_at_l0,
+)
+from saebook.training.options import (
+    TrainingOptions,
 )
 from saebook.training.population import (
     train_population,
@@ -30,16 +34,24 @@ from saebook.training.stationarity import (
     ExpectedLoss,
     expected_loss,
 )
+from saebook.training.sweeps import (
+    Sweep,
+    sweep,
+)
 
 __all__ = [
+    "Ensemble",
     "ExpectedLoss",
     "Init",
     "MatchedSAEs",
     "Resampling",
     "SampleBatch",
+    "Sweep",
     "TrainingLog",
+    "TrainingOptions",
     "expected_loss",
     "learning_rates",
+    "sweep",
     "train_and_polish",
     "train_at_l0",
     "train_ensemble",

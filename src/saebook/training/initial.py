@@ -77,8 +77,10 @@ def _check_config(cfg: Any) -> None:
         raise ValueError(f"dtype must be 'float32' or 'float64' in an ensemble, got {cfg.dtype!r}")
 
 
-def check_budgets(cfgs: Sequence[TrainingSAEConfig], *, batch_size: int, steps: int) -> None:
-    """Check that BatchTopK keeps at least one activation of every batch, whatever its schedule.
+def check_budgets(
+    cfgs: Sequence[TrainingSAEConfig], *, batch_size: int, steps: tuple[int, int]
+) -> None:
+    """Check that BatchTopK keeps at least one activation of every batch between two steps.
 
     Raises:
         ValueError: if k · batch_size falls below 1 at some step; no latent could be active there.
@@ -87,15 +89,17 @@ def check_budgets(cfgs: Sequence[TrainingSAEConfig], *, batch_size: int, steps: 
         if isinstance(cfg, BatchTopKTrainingSAEConfig):
             k = cfg.k
             if hasattr(cfg, "k_at"):  # a schedule is a straight line
-                k = min(cfg.k_at(0), cfg.k_at(steps - 1))
+                k = min(cfg.k_at(steps[0]), cfg.k_at(steps[1] - 1))
             if int(k * batch_size) < 1:
                 raise ValueError(
                     f"k must be at least 1 / batch_size = {1 / batch_size:g} at every step, got {k}"
                 )
 
 
-def check_seeds(seeds: Sequence[int], n_saes: int) -> list[int]:
-    """Return the seeds if there is one whole number per SAE."""
+def check_seeds(seeds: int | Sequence[int], n_saes: int) -> list[int]:
+    """Return the seeds if there is one whole number per SAE; a number n stands for 0 … n − 1."""
+    if isinstance(seeds, int):
+        seeds = range(check_positive_int("seeds", seeds))
     if len(check_sequence("seeds", seeds, "whole numbers, one per config")) != n_saes:
         raise ValueError(
             f"seeds must hold one whole number per config, {n_saes} in all, got {len(seeds)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,6 @@ from saebook._checks import (
     check_function,
     check_generator,
     check_int_at_least,
-    check_non_negative_int,
     check_positive,
     check_positive_int,
     check_sequence,
@@ -30,6 +29,8 @@ from saebook.metrics.reconstruction import l0
 from saebook.saes.transforms import inference_sae
 from saebook.training.engine.run import SampleBatch
 from saebook.training.ensembles import train_ensemble
+from saebook.training.initial import check_seeds
+from saebook.training.options import TrainingOptions
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,17 +53,16 @@ class MatchedSAEs:
 def train_at_l0(
     make_cfg: Callable[[float], TrainingSAEConfig],
     sample_batch: SampleBatch,
+    options: TrainingOptions,
     *,
     target_l0: float,
     bracket: tuple[float, float],
-    seeds: Sequence[int],
+    seeds: int | Sequence[int],
     generator: GeneratorLike,
     tolerance: float = 0.02,
     n_grid: int = 4,
     max_rounds: int = 4,
     n_samples: int = 20_000,
-    n_shards: int = 1,
-    **training: Any,
 ) -> MatchedSAEs:
     """Train one SAE per seed, each with the coefficient that gives it the target L0.
 
@@ -76,17 +76,16 @@ def train_at_l0(
     Args:
         make_cfg: gives the sae-lens training config for a coefficient, such as an L1 or an L0
             coefficient, or BatchTopK's k.
-        sample_batch: as in `train_ensemble`.
+        sample_batch, options: as in `train_ensemble`; a round with fewer SAEs than shards has a
+            shard for each.
         target_l0: the L0 wanted.
         bracket: the smallest and the largest coefficient to try; the L0 may rise or fall between.
-        seeds: one whole number per SAE wanted.
+        seeds: how many SAEs are wanted, or their seeds.
         generator: draws the batches, the same in each round, and then the sample for the L0.
         tolerance: how far a measured L0 may be off, as a share of the target.
         n_grid: number of coefficients on the grid.
         max_rounds: how often the seeds may be trained after the grid.
         n_samples: inputs that the L0 is measured on.
-        n_shards: as in `train_ensemble`; a round with fewer SAEs has a shard for each.
-        training: further keywords of `train_ensemble`: steps, batch_size, lr, ….
 
     Raises:
         ValueError, TypeError: for an unusable argument, or a target that the grid does not enclose.
@@ -96,11 +95,12 @@ def train_at_l0(
     check_positive("target_l0", target_l0)
     check_positive("tolerance", tolerance)
     low, high = _check_bracket(bracket)
-    seeds = _check_seeds(seeds)
+    seeds = check_seeds(seeds, seeds if isinstance(seeds, int) else len(seeds))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be different whole numbers, at least one, got {seeds}")
     check_int_at_least("n_grid", n_grid, 2)
     check_positive_int("max_rounds", max_rounds)
     check_positive_int("n_samples", n_samples)
-    check_positive_int("n_shards", n_shards)
     generator = check_generator("generator", generator)
     start = generator.get_state()
 
@@ -109,10 +109,9 @@ def train_at_l0(
         return train_ensemble(
             [_check_cfg(make_cfg(coefficient)) for coefficient in coefficients],
             sample_batch,
+            replace(options, n_shards=min(options.n_shards, len(coefficients))),
             seeds=seeds,
             generator=generator,
-            n_shards=min(n_shards, len(coefficients)),
-            **training,
         )
 
     ratio = (high / low) ** (1 / (n_grid - 1))
@@ -204,15 +203,6 @@ def _check_bracket(bracket: tuple[float, float]) -> tuple[float, float]:
     if low >= high:
         raise ValueError(f"bracket must rise, got {bracket!r}")
     return low, high
-
-
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
-    if len(check_sequence("seeds", seeds, "whole numbers")) == 0:
-        raise ValueError(f"seeds must hold at least one whole number, got {seeds!r}")
-    checked = [check_non_negative_int("seeds", seed) for seed in seeds]
-    if len(set(checked)) < len(checked):
-        raise ValueError(f"seeds must differ, got {checked}")
-    return checked
 
 
 def _check_cfg(cfg: Any) -> TrainingSAEConfig:

@@ -17,11 +17,12 @@ from sae_lens import TrainingSAE, TrainingSAEConfig
 from torch import Tensor
 
 from saebook._checkpoints import digest
-from saebook._checks import check_non_negative, check_positive, check_positive_int
+from saebook._checks import check_non_negative, check_positive
 from saebook._running import one_thread, step_bar
 from saebook.training.engine.buffers import Scratch
 from saebook.training.engine.stack import Stack
 from saebook.training.initial import Init, check_configs, check_seeds, fresh_saes
+from saebook.training.options import TrainingOptions
 from saebook.training.stationarity import (
     gradient_norms,
     smallest_subgradients,
@@ -33,19 +34,18 @@ from saebook.worlds.support import shared_support
 
 CHECK_EVERY = 100  # steps between two looks at the gradient norms
 KINK_TOLERANCE = 1e-4  # smallest subgradient that counts as converged at a kink
+OPTIONS = TrainingOptions(steps=6000, lr=3e-3)
 
 
 def train_population(
     cfgs: Sequence[TrainingSAEConfig],
     world: World | Sequence[World],
+    options: TrainingOptions = OPTIONS,
     *,
-    steps: int = 6000,
-    lr: float = 3e-3,
     tolerance: float = 1e-6,
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
     init: Init | None = None,
     tie_weights: bool = False,
-    progress: bool = True,
 ) -> list[TrainingSAE[Any]]:
     """Minimise the exact expected loss of one SAE per config; return them in that order.
 
@@ -62,14 +62,12 @@ def train_population(
         cfgs: sae-lens training configs, as in `train_ensemble`.
         world: a finite world, with a `support()`; or one for each config, which may differ in the
             probabilities of their states but not in the states.
-        steps: most steps to take.
-        lr: learning rate of Adam before it falls.
+        options: the most steps to take, lr of Adam before it falls, and progress.
         tolerance: gradient norm of an SAE that counts as converged.
         seeds: one whole number per SAE, drawing its initial weights; by default all 0, so that SAEs
             of different configs or worlds start alike.
         init: as in `train_ensemble`.
         tie_weights: whether the encoder is the decoder's transpose throughout.
-        progress: show a progress bar when standard error is a terminal.
 
     Raises:
         ValueError, TypeError: for an unusable argument, a world that is not finite, or no seeds
@@ -78,8 +76,7 @@ def train_population(
     Warns:
         UserWarning: if an SAE has reached neither a vanishing gradient nor a kink.
     """
-    check_positive_int("steps", steps)
-    check_positive("lr", lr)
+    options.only("steps", "lr", "progress")
     check_non_negative("tolerance", tolerance)
     check_configs(cfgs)
     x, probabilities = shared_support(world, len(cfgs), d_in=cfgs[0].d_in)
@@ -91,7 +88,7 @@ def train_population(
     if tie_weights:
         for sae in saes:
             sae.W_enc.data = sae.W_dec.data.T.clone()
-    norms = _descend(saes, x, probabilities, steps, lr, tolerance, tie_weights, progress)
+    norms = _descend(saes, x, probabilities, options, tolerance, tie_weights)
     unsettled = [i for i, norm in enumerate(norms.tolist()) if norm > tolerance]
     norms[unsettled] = smallest_subgradients(
         [saes[i] for i in unsettled], x, probabilities[unsettled], tie_weights=tie_weights
@@ -100,8 +97,8 @@ def train_population(
     if bool(failed.any()):
         warnings.warn(
             f"{int(failed.sum())} of {len(saes)} SAEs have a gradient norm above tolerance = "
-            f"{tolerance:g} after {steps} steps and are at no kink, the largest {norms.max():.2g}: "
-            "take more steps or start elsewhere",
+            f"{tolerance:g} after {options.steps} steps and are at no kink, the largest "
+            f"{norms.max():.2g}: take more steps or start elsewhere",
             stacklevel=2,
         )
     return saes
@@ -124,17 +121,16 @@ def _descend(
     saes: Sequence[TrainingSAE[Any]],
     x: Tensor,
     probabilities: Tensor,
-    steps: int,
-    lr: float,
+    options: TrainingOptions,
     tolerance: float,
     tie_weights: bool,
-    progress: bool,
 ) -> Tensor:
     """Take the steps; the gradient norm of each SAE at the end, `(n_saes,)`."""
+    steps, lr = options.steps, check_positive("lr", options.lr)
     stack = Stack(saes, device=x.device, dead_feature_window=steps)
     batch = state_batch(x, probabilities, gate=stack.gate)
     scratch = Scratch(stack.weights["W_dec"], len(saes), batch=len(batch.x), cfg=saes[0].cfg)
-    bar = step_bar(range(steps + 1), f"{len(saes)} SAEs", progress=progress)
+    bar = step_bar(range(steps + 1), f"{len(saes)} SAEs", progress=options.progress)
     with one_thread():  # states are few: a second thread would only be waited for
         for step in bar:
             stack.gradients(batch, scratch, step)

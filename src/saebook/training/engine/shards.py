@@ -1,6 +1,6 @@
 """An ensemble in shards: joblib tasks, each a stacked program that sees the same batches.
 
-A task travels as bytes: its SAEs, and the batch source, the generator and the settings as they were
+A task travels as bytes: its SAEs, and the batch source, the generator and the options as they were
 at the start. So every shard starts alike wherever it runs, a closure travels as well as a function
 does, and Dask keeps no part of a task on a worker, where it could get lost.
 """
@@ -14,82 +14,66 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import torch
 from joblib import Parallel, delayed
-from sae_lens import TrainingSAE
 
-from saebook._checks import check_positive_int
 from saebook._running import one_thread, step_bar
-from saebook.training.engine.run import Run, SampleBatch, split_evenly
+from saebook.training.engine.run import Part, Run, SampleBatch, joined
 from saebook.training.log import Row
+from saebook.training.options import TrainingOptions
 
 
-def check_n_shards(n_shards: Any, n_saes: int) -> None:
-    """Check that there is an SAE for every shard.
-
-    Raises:
-        ValueError, TypeError: if not.
-    """
-    if check_positive_int("n_shards", n_shards) > n_saes:
-        raise ValueError(f"n_shards must be at most the number of SAEs, {n_saes}, got {n_shards}")
-
-
-def train_shards(
-    n_shards: int,
-    saes: Sequence[TrainingSAE[Any]],
+def train(
+    part: Part,
     sample_batch: SampleBatch,
-    settings: dict[str, Any],
-    saving: dict[str, Any],
+    options: TrainingOptions,
+    generator: torch.Generator,
     *,
-    progress: bool,
-) -> list[TrainingSAE[Any]]:
-    """Train copies of the SAEs in `n_shards` joblib tasks; return them in the same order.
+    keep_end: bool = False,
+) -> None:
+    """Train the SAEs of a part in `options.n_shards` tasks; they, generator and log advance.
 
-    Args:
-        n_shards: number of tasks.
-        saes: freshly initialised SAEs.
-        sample_batch: as in `train_ensemble`.
-        settings: keywords of `Run`; the generator and the log end as after a run of all SAEs.
-        saving: keywords of `Run.train`. The end of each shard stays on file until all are done.
-        progress: whether to show a bar over the shards.
+    With `keep_end`, the checkpoints of the end stay on file.
 
     Raises:
-        TypeError: if `sample_batch` cannot be pickled.
+        TypeError: if there are several tasks and `sample_batch` cannot be pickled.
     """
-    shared = _pickled(sample_batch, settings)
-    each = [split_evenly(whole, n_shards) for whole in (saes, settings["seeds"], settings["lrs"])]
-    files = _files(saving["path"], n_shards)
-    tasks = [
-        cloudpickle.dumps((group, {"seeds": seeds, "lrs": lrs}, saving | {"path": file}))
-        for group, seeds, lrs, file in zip(*each, files, strict=True)
-    ]
+    files = checkpoints(options)
+    if options.n_shards == 1:
+        run = Run(part, sample_batch, options, generator)
+        run.train(path=files[0], progress=options.progress, keep_end=keep_end)
+        return
+    shared = _pickled(sample_batch, (generator, options))
+    shards = part.split(options.n_shards)
+    tasks = [cloudpickle.dumps(task) for task in zip(shards, files, strict=True)]
     done = Parallel(return_as="generator")(delayed(_train_shard)(shared, task) for task in tasks)
-    bar = step_bar(range(n_shards), f"{len(saes)} SAEs", progress=progress, unit="shard")
-    shards = [cloudpickle.loads(shard) for _, shard in zip(bar, done, strict=True)]
-    settings["generator"].set_state(shards[0]["generator"])
-    if settings["log"]:
-        settings["log"].rows += _joined(shards)
-    for file in files:
-        if file:
-            file.unlink(missing_ok=True)
-    return [sae for shard in shards for sae in shard["saes"]]
+    what = f"{len(part.saes)} SAEs"
+    bar = step_bar(range(len(tasks)), what, progress=options.progress, unit="shard")
+    ends = [cloudpickle.loads(end) for _, end in zip(bar, done, strict=True)]
+    generator.set_state(ends[0][1])
+    if options.log:
+        options.log.rows += _by_step([(len(shard.saes), rows) for shard, _, rows in ends])
+    part.saes[:] = [sae for shard, _, _ in ends for sae in shard.saes]
+    part.memory = joined([shard.memory for shard, _, _ in ends])
+    part.n_steps = ends[0][0].n_steps
+    if not keep_end:
+        remove(files)
 
 
 def _train_shard(shared: bytes, task: bytes) -> bytes:
-    """Train one shard, wherever this runs."""
-    sample_batch, settings = cloudpickle.loads(shared)
-    saes, own, saving = cloudpickle.loads(task)
+    """Train one shard, wherever this runs: the shard, the generator's state, the log's rows."""
+    sample_batch, (generator, options) = cloudpickle.loads(shared)
+    part, path = cloudpickle.loads(task)
     with one_thread():
-        run = Run(saes, sample_batch, **settings | own)
-        run.train(progress=False, keep_end=True, **saving)
-    run.write_back()
-    rows = run.log.rows if run.log else []
-    state = run.generator.get_state()
-    return cloudpickle.dumps({"saes": saes, "generator": state, "rows": rows})
+        run = Run(part, sample_batch, options, generator)
+        run.train(path=path, progress=False, keep_end=True)
+    rows = options.log.rows if options.log else []
+    return cloudpickle.dumps((part, generator.get_state(), rows))
 
 
-def _pickled(sample_batch: SampleBatch, settings: dict[str, Any]) -> bytes:
+def _pickled(sample_batch: SampleBatch, others: Any) -> bytes:
     try:
-        return cloudpickle.dumps((sample_batch, settings))
+        return cloudpickle.dumps((sample_batch, others))
     except Exception as error:  # whatever its parts raise
         raise TypeError(
             f"sample_batch must be a function that can be pickled when n_shards > 1, "
@@ -97,20 +81,28 @@ def _pickled(sample_batch: SampleBatch, settings: dict[str, Any]) -> bytes:
         ) from error
 
 
-def _files(path: Path | None, n_shards: int) -> list[Path | None]:
-    """A checkpoint file for each shard, beside the one that is named."""
-    return [
-        path and path.with_name(f"{path.stem}-{i + 1}-of-{n_shards}{path.suffix}").absolute()
-        for i in range(n_shards)
-    ]
+def checkpoints(options: TrainingOptions) -> list[Path | None]:
+    """The file that is named; of several shards one each, beside it. None where none is."""
+    if not options.checkpoint:
+        return [None] * options.n_shards
+    path, n = Path(options.checkpoint).absolute(), options.n_shards
+    names = [f"{path.stem}-{i + 1}-of-{n}{path.suffix}" for i in range(n)]
+    return [path] if n == 1 else [path.with_name(name) for name in names]
 
 
-def _joined(shards: Sequence[dict[str, Any]]) -> list[Row]:
+def remove(files: Sequence[Path | None]) -> None:
+    """Remove checkpoints that are no longer needed."""
+    for file in files:
+        if file:
+            file.unlink(missing_ok=True)
+
+
+def _by_step(shards: Sequence[tuple[int, list[Row]]]) -> list[Row]:
     """The rows of all shards as one run logs them: by step, then by the SAE's place in it."""
-    starts = accumulate((len(shard["saes"]) for shard in shards), initial=0)
+    starts = accumulate((n_saes for n_saes, _ in shards), initial=0)
     rows = [
         row | {"sae": start + row["sae"]}
-        for start, shard in zip(starts, shards, strict=False)
-        for row in shard["rows"]
+        for start, (_, own) in zip(starts, shards, strict=False)
+        for row in own
     ]
     return sorted(rows, key=itemgetter("step", "sae"))

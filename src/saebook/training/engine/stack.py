@@ -98,25 +98,40 @@ class Stack:
         states = [self.optimizer.state[flat] for flat in self.flat]
         return [self._views([state[k] for state in states]) for k in ("exp_avg", "exp_avg_sq")]
 
+    def memory(self) -> dict[str, Tensor]:
+        """What training remembers besides weights, an entry an SAE on the first axis.
+
+        Adam's two moments by weight, and for how long each latent has been silent.
+        """
+        names = ("exp_avg", "exp_avg_sq")
+        moments = {
+            f"{name}.{weight}": tensor
+            for name, moment in zip(names, self.moments(), strict=True)
+            for weight, tensor in moment.items()
+        }
+        return {"since_fired": self.since_fired, **moments}
+
+    def recall(self, memory: dict[str, Tensor], n_steps: int) -> None:
+        """Take over what `memory` gave after so many steps; nothing, for the start."""
+        for flat in self.flat:
+            self.optimizer.state[flat] = {
+                "step": torch.tensor(float(n_steps), device=flat.device),
+                "exp_avg": torch.zeros_like(flat),
+                "exp_avg_sq": torch.zeros_like(flat),
+            }
+        if memory:
+            for name, tensor in self.memory().items():
+                tensor.copy_(memory[name])
+
     def state(self) -> dict[str, Tensor]:
-        """Everything that changes during training, by name."""
+        """The weights and what the gate remembers, an entry an SAE on the first axis."""
         state = {f"weights.{name}": weight for name, weight in self.weights.items()}
-        state["since_fired"] = self.since_fired
-        state.update({f"gate.{name}": tensor for name, tensor in self.gate.state().items()})
-        for i, flat in enumerate(self.flat):
-            for name, tensor in self.optimizer.state[flat].items():
-                state[f"adam.{i}.{name}"] = tensor
-        return state
+        return state | {f"gate.{name}": tensor for name, tensor in self.gate.state().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` gave."""
         for name, tensor in self.state().items():
-            if not name.startswith("adam."):
-                tensor.copy_(state[name])
-        for i, flat in enumerate(self.flat):
-            names = [name for name in state if name.startswith(f"adam.{i}.")]
-            moments = {name.split(".")[-1]: state[name].to(flat.device) for name in names}
-            self.optimizer.state[flat] = moments
+            tensor.copy_(state[name])
 
     @torch.no_grad()
     def write_back(self, saes: Sequence[Any], *, last_step: int) -> None:
