@@ -20,7 +20,7 @@ from _timing import seconds
 from joblib import parallel_config
 from sae_lens import BatchTopKTrainingSAEConfig
 
-from saebook.training import train_ensemble
+from saebook.training import TrainingOptions, train_ensemble
 from saebook.worlds import CopulaWorld, make_fifty_feature_world
 
 SIZES = {"large": (25, 50, 1024), "small": (24, 10, 64)}  # SAEs, latents, batch
@@ -32,12 +32,9 @@ def sweep(world: CopulaWorld, size: str, *, steps: int, n_shards: int) -> None:
     train_ensemble(
         [BatchTopKTrainingSAEConfig(k=1 + i % 5, d_in=100, d_sae=d_sae) for i in range(n_saes)],
         world.sample,
-        steps=steps,
-        batch_size=batch,
+        TrainingOptions(steps=steps, batch_size=batch, n_shards=n_shards),
         seeds=range(n_saes),
         generator=torch.Generator().manual_seed(0),
-        n_shards=n_shards,
-        progress=False,
     )
 
 

@@ -20,7 +20,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.synthetic import ActivationGenerator, train_toy_sae
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 
-from saebook.training import train_ensemble
+from saebook.training import TrainingOptions, train_ensemble
 from saebook.worlds import CopulaWorld, make_fifty_feature_world
 
 BATCH, D_IN, D_SAE = 1024, 100, 50
@@ -79,7 +79,9 @@ def multi_trainer(world: CopulaWorld, steps: int, n_saes: int) -> float:
 def ensemble(world: CopulaWorld, steps: int, n_saes: int) -> float:
     """Milliseconds per SAE-step of train_ensemble."""
     cfgs, seeds = configs(n_saes), list(range(n_saes))
-    took = seconds(lambda: train_ensemble(cfgs, world.sample, steps=steps, seeds=seeds))
+    took = seconds(
+        lambda: train_ensemble(cfgs, world.sample, TrainingOptions(steps=steps), seeds=seeds)
+    )
     return 1e3 * took / steps / n_saes
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 
+from saebook.training import TrainingOptions
 from saebook.true_l0 import TrueL0Estimate, estimate_true_l0, sae_statistics, summarise_seeds
 from saebook.worlds import make_independent_world, make_orthonormal_directions
 
@@ -231,7 +232,13 @@ def test_bad_input_is_refused_with_its_name_value_and_what_was_expected(message)
 @pytest.mark.usefixtures("unchecked")
 def test_the_generator_has_no_default():
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'generator'"):
-        estimate_true_l0(make_world(0.25).sample, d_in=D_IN, d_sae=N_FEATURES, ks=[1], steps=1)
+        estimate_true_l0(
+            make_world(0.25).sample,
+            TrainingOptions(steps=1, batch_size=256, lr=2e-3, dead_feature_window=100),
+            d_in=D_IN,
+            d_sae=N_FEATURES,
+            ks=[1],
+        )
 
 
 def test_an_unknown_statistic_of_seeds_is_refused():

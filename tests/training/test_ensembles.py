@@ -32,7 +32,7 @@ from saebook.saes import (
     BalancedMatryoshkaTrainingSAEConfig,
     ScheduledBatchTopKTrainingSAEConfig,
 )
-from saebook.training import learning_rates, train_ensemble
+from saebook.training import TrainingOptions, learning_rates, train_ensemble
 from saebook.training.initial import fresh_saes
 from saebook.training.schedules import coefficients_at
 
@@ -221,12 +221,9 @@ def test_a_beta_of_0_is_the_plain_sae_and_one_of_1_the_matryoshka_of_sae_lens(be
     saes = train_ensemble(
         [cfg],
         sample_batch,
-        steps=200,
-        batch_size=BATCH,
-        lr=1e-3,
+        TrainingOptions(steps=200, batch_size=BATCH, lr=1e-3, dead_feature_window=5),
         seeds=[3],
         generator=torch.Generator().manual_seed(99),
-        dead_feature_window=5,
     )
     assert largest_difference(saes, [reference]) < 1e-6
     if hasattr(cfg, "k"):
@@ -245,14 +242,16 @@ def test_weights_equal_those_of_sae_lens_after_200_steps_dead_latents_included(n
     saes = train_ensemble(
         cfgs,
         sample_batch,
-        steps=200,
-        batch_size=BATCH,
-        lr=1e-3,
-        lr_warm_up_steps=10,
-        lr_decay_steps=50,
+        TrainingOptions(
+            steps=200,
+            batch_size=BATCH,
+            lr=1e-3,
+            lr_warm_up_steps=10,
+            lr_decay_steps=50,
+            dead_feature_window=5,
+        ),
         seeds=seeds,
         generator=torch.Generator().manual_seed(99),
-        dead_feature_window=5,
     )
     assert largest_difference(saes, [sae for sae, _ in runs]) < 1e-6
     if "topk" in name:
@@ -280,12 +279,9 @@ def test_pre_activation_loss_of_jumprelu_equals_that_of_sae_lens():
     saes = train_ensemble(
         cfgs,
         sample_batch,
-        steps=100,
-        batch_size=BATCH,
-        lr=1e-3,
+        TrainingOptions(steps=100, batch_size=BATCH, lr=1e-3, dead_feature_window=3),
         seeds=[0] * len(cfgs),
         generator=torch.Generator().manual_seed(99),
-        dead_feature_window=3,
         init=widen,
     )
     assert max(dead for _, dead in runs) > 0
@@ -346,11 +342,8 @@ def test_single_precision_recovers_as_well_as_sae_lens_does():
     ours = train_ensemble(
         [cfg] * 4,
         sample_batch,
-        steps=400,
-        batch_size=BATCH,
-        lr=3e-3,
+        TrainingOptions(steps=400, batch_size=BATCH, lr=3e-3, dead_feature_window=50),
         seeds=range(4),
-        dead_feature_window=50,
     )
     theirs = [train_with_sae_lens(cfg, seed=s, steps=400, window=50, lr=3e-3)[0] for s in range(4)]
     x = sample_batch(2000, torch.Generator().manual_seed(1)).float()
@@ -508,11 +501,8 @@ def test_polishing_is_a_second_run_that_starts_from_the_first():
     polished = ensembles.train_and_polish(
         cfgs,
         sample_batch,
-        steps=20,
-        batch_size=16,
+        TrainingOptions(steps=20, batch_size=16, lr=1e-2, dead_feature_window=7),
         polish_factor=3,
-        lr=1e-2,
-        dead_feature_window=7,
         seeds=[4, 5],
         generator=torch.Generator().manual_seed(0),
     )

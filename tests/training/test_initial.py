@@ -32,7 +32,7 @@ from saebook.saes import (
     inference_sae,
     widened,
 )
-from saebook.training import train_and_polish, train_ensemble
+from saebook.training import TrainingOptions, train_and_polish, train_ensemble
 from saebook.training.engine.gates import GATES
 from saebook.training.initial import fresh_saes
 
@@ -145,9 +145,8 @@ def test_a_short_polish_leaves_the_l0_of_inference_near_k(cfg):
     (sae,) = train_and_polish(
         [cfg],
         sample_batch,
-        steps=600,
+        TrainingOptions(steps=600, batch_size=BATCH, lr=2e-3, dead_feature_window=100),
         polish_steps=5,
-        batch_size=BATCH,
         seeds=[0],
         generator=torch.Generator().manual_seed(1),
     )

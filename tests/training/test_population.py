@@ -22,7 +22,7 @@ from saebook.saes import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
     BalancedMatryoshkaTrainingSAEConfig,
 )
-from saebook.training import expected_loss, train_ensemble, train_population
+from saebook.training import TrainingOptions, expected_loss, train_ensemble, train_population
 from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.stack import Stack
 from saebook.training.initial import fresh_saes
@@ -393,9 +393,13 @@ BAD = {
     "world must have d_in = 12": lambda cfg, pair: train_population(
         [StandardTrainingSAEConfig(d_in=12, d_sae=1)], pair
     ),
-    "steps must be at least 1": lambda cfg, pair: train_population([cfg], pair, steps=0),
+    "steps must be at least 1": lambda cfg, pair: train_population(
+        [cfg], pair, TrainingOptions(steps=0, lr=3e-3)
+    ),
     "tolerance must be in": lambda cfg, pair: train_population([cfg], pair, tolerance=-1.0),
-    "lr must be in": lambda cfg, pair: train_population([cfg], pair, lr=0.0),
+    "lr must be in": lambda cfg, pair: train_population(
+        [cfg], pair, TrainingOptions(lr=0.0, steps=6000)
+    ),
     "world must be one world or one per SAE, 1 in all, got 2": lambda cfg, pair: train_population(
         [cfg], [pair, pair]
     ),

@@ -15,7 +15,7 @@ from sae_lens import (
 from sae_lens.registry import get_sae_training_class
 from test_ensembles import BATCH, SHAPE, largest_difference, sae_lens_trainer, sample_batch
 
-from saebook.training import Resampling, train_ensemble
+from saebook.training import Resampling, TrainingOptions, train_ensemble
 from saebook.training.resampling import _generator
 
 CFGS = {
@@ -104,14 +104,16 @@ def test_resampled_training_equals_a_plain_loop_round_sae_lens(name, kind):
     saes = train_ensemble(
         CFGS[name],
         sample_batch,
-        steps=60,
-        batch_size=BATCH,
-        lr=1e-3,
+        TrainingOptions(
+            steps=60,
+            batch_size=BATCH,
+            lr=1e-3,
+            dead_feature_window=3,
+            resampling=Resampling(kind=kind, every=7, until=42),
+        ),
         seeds=[0, 1],
         generator=torch.Generator().manual_seed(99),
-        dead_feature_window=3,
         init=silence_some,
-        resampling=Resampling(kind=kind, every=7, until=42),
     )
     assert sum(count for _, count in runs) > 0, "nothing was ever resampled"
     assert largest_difference(saes, [sae for sae, _ in runs]) < 1e-6
@@ -148,13 +150,15 @@ def test_more_dead_latents_than_inputs_are_resampled_as_far_as_inputs_go():
     (sae,) = train_ensemble(
         CFGS["standard"][:1],
         lambda n, generator: sample_batch(n, generator) + start,
-        steps=1,
-        batch_size=5,
-        lr=1e-9,
+        TrainingOptions(
+            steps=1,
+            batch_size=5,
+            lr=1e-9,
+            dead_feature_window=0,
+            resampling=Resampling(kind="worst", every=1),
+        ),
         seeds=[0],
-        dead_feature_window=0,
         init=silence,
-        resampling=Resampling(kind="worst", every=1),
     )
     restarted = sae.b_enc.abs() < 1e-6
     assert restarted.sum() == 5
@@ -166,12 +170,14 @@ def test_inputs_without_error_restart_no_latent_in_a_zero_direction():
         (sae,) = train_ensemble(
             CFGS["batchtopk"][:1],
             lambda n, _: torch.zeros(n, SHAPE["d_in"], dtype=torch.float64),
-            steps=5,
-            batch_size=BATCH,
+            TrainingOptions(
+                steps=5,
+                batch_size=BATCH,
+                dead_feature_window=0,
+                resampling=Resampling(kind=kind, every=1),
+            ),
             seeds=[0],
-            dead_feature_window=0,
             init=silence,
-            resampling=Resampling(kind=kind, every=1),
         )
         assert sae.W_dec.norm(dim=1).min() > 0
         assert all(torch.isfinite(weight).all() for weight in sae.parameters())

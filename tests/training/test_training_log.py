@@ -19,7 +19,7 @@ from test_ensembles import (
 )
 
 from saebook.metrics import variance_explained
-from saebook.training import TrainingLog, train_ensemble
+from saebook.training import TrainingLog, TrainingOptions, train_ensemble
 
 
 def rows_of_sae_lens(cfg, *, seed, steps, window, every):
@@ -53,13 +53,9 @@ def test_the_log_holds_what_the_trainer_of_sae_lens_reports(name):
     train_ensemble(
         cfgs,
         sample_batch,
-        steps=40,
-        batch_size=BATCH,
-        lr=1e-3,
+        TrainingOptions(steps=40, batch_size=BATCH, lr=1e-3, dead_feature_window=5, log=log),
         seeds=[0, 1],
         generator=torch.Generator().manual_seed(99),
-        dead_feature_window=5,
-        log=log,
     )
     table = log.table()
     assert table["lr"].tolist() == [1e-3] * len(table)
