@@ -9,6 +9,7 @@ import pytest
 import torch
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 
+from calls import called
 from saebook.training import TrainingOptions
 from saebook.true_l0 import TrueL0Estimate, estimate_true_l0, sae_statistics, summarise_seeds
 from saebook.worlds import make_independent_world, make_orthonormal_directions
@@ -40,7 +41,7 @@ def estimate(p: float = 0.25, **changes) -> TrueL0Estimate:
         "generator": torch.Generator().manual_seed(1),
     }
     settings.update(changes)
-    return estimate_true_l0(settings.pop("sample_batch"), **settings)
+    return called(estimate_true_l0, settings.pop("sample_batch"), **settings)
 
 
 def short(**changes) -> TrueL0Estimate:
@@ -208,14 +209,13 @@ BAD = {
     "steps must be at least 1, got 0": {"steps": 0},
     "steps must be an int, got 2.5": {"steps": 2.5},
     "generator must be a torch.Generator .*, got None": {"generator": None},
-    "generator must be a torch.Generator .*, got 7": {"generator": 7},
+    "generator must be a torch.Generator .*, got '7'": {"generator": "7"},
     "d_in must be at least 1, got 0": {"d_in": 0},
     "d_sae must be at least 1, got 0": {"d_sae": 0},
     "batch_size must be at least 1, got 0": {"batch_size": 0},
     r"lr must be in \(0, inf\), got 0": {"lr": 0},
-    "polish_steps must be at least 1, got 0": {"polish_steps": 0},
     "n must be an int, got 2.5": {"n": 2.5},
-    "seeds must hold at least one seed, got none": {"seeds": []},
+    "cfgs must hold at least one": {"seeds": []},
     r"sample_batch must return a tensor of shape \(16, 16\), got \(16, 15\)": {
         "sample_batch": lambda n, g: make_world(0.25).sample(n, g)[:, 1:]
     },

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calls import called
 from saebook.toy_models import (
     ToyModels,
     ToyTask,
@@ -47,8 +48,8 @@ def three_tasks(**kind):
 
 
 def trained(models, task, **options):
-    options = {"steps": 30, "batch_size": 16, "lr": 1e-2, "progress": False, **options}
-    return train_toy_models(models, task, generator=seeded(1), **options)
+    options = {"steps": 30, "batch_size": 16, "lr": 1e-2, **options}
+    return called(train_toy_models, models, task, generator=seeded(1), **options)
 
 
 def plain_loss(models, task, acts):
@@ -262,7 +263,7 @@ ONES = torch.ones(2, 4)
 MODELS = make_toy_models(n_models=2, n_features=4, d_hidden=2, generator=seeded(0))
 TASK = ToyTask(density=ONES / 2, importance=ONES)
 SIZES = {"n_models": 2, "n_features": 4, "d_hidden": 2, "generator": seeded(0)}
-RUN = {"steps": 2, "generator": seeded(0), "progress": False}
+RUN = {"steps": 2, "generator": seeded(0)}
 PAIR_W = torch.ones(1, 2, 1).double()
 
 
@@ -287,10 +288,10 @@ PAIR_W = torch.ones(1, 2, 1).double()
         (lambda: make_toy_task(ONES, ONES[0]), r"density must have shape \(n_models\)"),
         (lambda: make_toy_task(ONES[0], ONES), r"importance must have shape \(n_features\)"),
         (lambda: TASK.sample(0, generator=seeded(0)), "n must be at least 1, got 0"),
-        (lambda: TASK.sample(1, generator=3), "generator must be a torch.Generator"),
+        (lambda: TASK.sample(1, generator="3"), "generator must be a torch.Generator"),
         (lambda: make_toy_models(**SIZES | {"d_hidden": 0}), "d_hidden must be at least 1, got 0"),
         (lambda: make_toy_models(**SIZES | {"n_models": 2.0}), "n_models must be an int, got 2.0"),
-        (lambda: make_toy_models(**SIZES | {"generator": 0}), "generator must be a torch.Gen"),
+        (lambda: make_toy_models(**SIZES | {"generator": 0.5}), "generator must be a torch.Gen"),
         (lambda: ToyModels(W=ONES, b=ONES), r"W must have shape \(n_models, n_features, d_hidden"),
         (lambda: replace(MODELS, b=ONES[:, :1]), r"b must have shape \(2, 4\), got \(2, 1\)"),
         (lambda: replace(MODELS, b=ONES / 0), r"b must be finite, got inf"),
@@ -298,23 +299,35 @@ PAIR_W = torch.ones(1, 2, 1).double()
         (lambda: MODELS(ONES[:, :3]), r"feature_acts must have shape \(batch, 4\), got \(2, 3\)"),
         (lambda: MODELS.hidden(ONES[None]), r"feature_acts must have shape \(2, batch, 4\)"),
         (lambda: MODELS([1.0]), "feature_acts must be a torch.Tensor, got list"),
-        (lambda: train_toy_models(3, TASK, **RUN), "models must be ToyModels, got 3"),
-        (lambda: train_toy_models(MODELS, 3, **RUN), "task must be ToyTask, got 3"),
+        (lambda: called(train_toy_models, 3, TASK, **RUN), "models must be ToyModels, got 3"),
+        (lambda: called(train_toy_models, MODELS, 3, **RUN), "task must be ToyTask, got 3"),
         (
-            lambda: train_toy_models(MODELS[[0]], TASK, **RUN),
+            lambda: called(train_toy_models, MODELS[[0]], TASK, **RUN),
             "task must be for 1 models of 4 features, got 2 of 4",
         ),
         (
-            lambda: train_toy_models(
-                MODELS, ToyTask(density=ONES.double(), importance=ONES.double()), **RUN
+            lambda: called(
+                train_toy_models,
+                MODELS,
+                ToyTask(density=ONES.double(), importance=ONES.double()),
+                **RUN,
             ),
             "task must have the dtype torch.float32, got torch.float64",
         ),
-        (lambda: train_toy_models(MODELS, TASK, **RUN | {"steps": 0}), "steps must be at least 1"),
-        (lambda: train_toy_models(MODELS, TASK, **RUN, batch_size=0), "batch_size must be at lea"),
-        (lambda: train_toy_models(MODELS, TASK, **RUN, lr=0.0), r"lr must be in \(0, inf\), got 0"),
         (
-            lambda: train_toy_models(MODELS, TASK, **RUN | {"generator": None}),
+            lambda: called(train_toy_models, MODELS, TASK, **RUN | {"steps": 0}),
+            "steps must be at least 1",
+        ),
+        (
+            lambda: called(train_toy_models, MODELS, TASK, **RUN, batch_size=0),
+            "batch_size must be at lea",
+        ),
+        (
+            lambda: called(train_toy_models, MODELS, TASK, **RUN, lr=0.0),
+            r"lr must be in \(0, inf\), got 0",
+        ),
+        (
+            lambda: called(train_toy_models, MODELS, TASK, **RUN | {"generator": None}),
             "generator must be a torch.Generator",
         ),
         (

@@ -26,13 +26,20 @@ from sae_lens import (
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
 
-from saebook import training as ensembles
+from calls import called
 from saebook.saes import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
     BalancedMatryoshkaTrainingSAEConfig,
     ScheduledBatchTopKTrainingSAEConfig,
 )
-from saebook.training import TrainingOptions, learning_rates, train_ensemble
+from saebook.training import (
+    Ensemble,
+    TrainingOptions,
+    learning_rates,
+    train_and_polish,
+    train_ensemble,
+)
+from saebook.training.engine import run
 from saebook.training.initial import fresh_saes
 from saebook.training.schedules import coefficients_at
 
@@ -41,6 +48,7 @@ from saebook.training.schedules import coefficients_at
 def several_workers(monkeypatch):
     """Let even the small ensembles of these tests be shared out among workers."""
     monkeypatch.setattr("saebook.training.engine.run.BYTES_PER_WORKER", 1)
+    monkeypatch.setattr("saebook.training.engine.run.SAVE_EVERY", 10)
 
 
 D_IN, D_SAE, BATCH = 12, 20, 32
@@ -302,11 +310,13 @@ def small_run(**changes):
         "dead_feature_window": 5,
     }
     settings.update(changes)
-    return train_ensemble(settings.pop("cfgs"), settings.pop("sample_batch"), **settings)
+    return called(train_ensemble, settings.pop("cfgs"), settings.pop("sample_batch"), **settings)
 
 
-def test_chunks_within_the_memory_budget_give_the_same_weights():
-    whole, chunked = small_run(workspace_mib=1000), small_run(workspace_mib=0.001)
+def test_chunks_within_the_memory_budget_give_the_same_weights(monkeypatch):
+    whole = small_run()
+    monkeypatch.setitem(run.WORKSPACE, "cpu", 1000)
+    chunked = small_run()
     assert largest_difference(chunked, whole) < 1e-12
 
 
@@ -442,7 +452,8 @@ def test_training_with_a_cosine_equals_that_of_sae_lens():
     reference, _ = train_with_sae_lens(
         cfg, seed=1, window=5, warm_up=10, decay=5, scheduler="cosineannealing", **schedule
     )
-    saes = train_ensemble(
+    saes = called(
+        train_ensemble,
         [cfg],
         sample_batch,
         lr_scheduler_name="cosineannealing",
@@ -465,47 +476,22 @@ def test_polishing_goes_on_from_the_trained_weights_on_larger_batches():
         sizes.append(n)
         return sample_batch(n, generator)
 
-    settings = {"seeds": [0, 1], "steps": 20, "batch_size": 16, "lr": 1e-3}
-    polished = ensembles.train_and_polish(
-        cfgs, counted, **settings, polish_steps=5, generator=torch.Generator().manual_seed(0)
-    )
-    assert sizes == [16] * 20 + [64] * 5
+    options = TrainingOptions(steps=40, batch_size=16, lr=1e-3, dead_feature_window=100)
+    polished = train_and_polish(cfgs, counted, options, seeds=[0, 1], generator=0)
+    assert sizes == [16] * 40 + [64] * 5
     assert [sae.activation_fn.k for sae in polished] == [3, 3]
-    plain = train_ensemble(
-        cfgs,
-        sample_batch,
-        **settings,
-        generator=torch.Generator().manual_seed(0),
-        dead_feature_window=100,
-    )
+    plain = train_ensemble(cfgs, sample_batch, options, seeds=[0, 1], generator=0)
     assert 0 < largest_difference(polished, plain) < 0.1
 
 
 def test_polishing_is_a_second_run_that_starts_from_the_first():
     cfgs = [BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (1, 3)]
     shared = {"seeds": [4, 5], "generator": torch.Generator().manual_seed(0)}
-    first = train_ensemble(
-        cfgs, sample_batch, steps=20, batch_size=16, lr=1e-2, dead_feature_window=7, **shared
-    )
-    second = train_ensemble(
-        cfgs,
-        sample_batch,
-        steps=2,
-        batch_size=48,
-        lr=5e-3,
-        lr_decay_steps=2,
-        dead_feature_window=7,
-        init=first,
-        **shared,
-    )
-    polished = ensembles.train_and_polish(
-        cfgs,
-        sample_batch,
-        TrainingOptions(steps=20, batch_size=16, lr=1e-2, dead_feature_window=7),
-        polish_factor=3,
-        seeds=[4, 5],
-        generator=torch.Generator().manual_seed(0),
-    )
+    options = TrainingOptions(steps=20, batch_size=16, lr=1e-2, dead_feature_window=7)
+    first = train_ensemble(cfgs, sample_batch, options, **shared)
+    polish = replace(options, steps=2, batch_size=64, lr=5e-3, lr_decay_steps=2)
+    second = train_ensemble(cfgs, sample_batch, polish, init=first, **shared)
+    polished = train_and_polish(cfgs, sample_batch, options, seeds=[4, 5], generator=0)
     for found, expected in zip(polished, second, strict=True):
         for name, value in expected.state_dict().items():
             assert torch.equal(found.state_dict()[name], value), name
@@ -527,7 +513,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(tmp_path):
         return sample_batch(n, generator)
 
     with pytest.raises(Killed):
-        small_run(sample_batch=dies_late, checkpoint=path, checkpoint_every=10)
+        small_run(sample_batch=dies_late, checkpoint=path)
     assert path.exists()
     resumed_calls = []
 
@@ -535,7 +521,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(tmp_path):
         resumed_calls.append(n)
         return sample_batch(n, generator)
 
-    resumed = small_run(sample_batch=counted, checkpoint=path, checkpoint_every=10)
+    resumed = small_run(sample_batch=counted, checkpoint=path)
     assert len(resumed_calls) == 10, "the run must go on from step 20 of 30"
     assert all(torch.equal(a.W_dec, b.W_dec) for a, b in zip(resumed, whole, strict=True))
     assert all(
@@ -548,31 +534,32 @@ def test_a_run_killed_by_the_system_goes_on(tmp_path):
     path = tmp_path / "run.safetensors"
     script = f"""
         import os, signal, sys
-        sys.path.insert(0, {str(ensembles.__file__)!r}.rsplit("saebook", 1)[0])
-        sys.path.insert(0, {str(__file__)!r}.rsplit("/", 1)[0])
+        sys.path.insert(0, {str(run.__file__)!r}.rsplit("saebook", 1)[0])
+        sys.path[:0] = [{str(__file__)!r}.rsplit("/", n)[0] for n in (1, 2)]
         import test_ensembles as t
         import saebook.training.engine.run
         saebook.training.engine.run.BYTES_PER_WORKER = 1
+        saebook.training.engine.run.SAVE_EVERY = 10
         calls = []
         def dies(n, generator):
             calls.append(n)
             if len(calls) == 25:
                 os.kill(os.getpid(), signal.SIGKILL)
             return t.sample_batch(n, generator)
-        t.small_run(sample_batch=dies, checkpoint={str(path)!r}, checkpoint_every=10)
+        t.small_run(sample_batch=dies, checkpoint={str(path)!r})
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False
     )
     assert done.returncode == -9, done.stderr.decode()
-    resumed = small_run(checkpoint=path, checkpoint_every=10)
+    resumed = small_run(checkpoint=path)
     assert all(torch.equal(a.W_dec, b.W_dec) for a, b in zip(resumed, small_run(), strict=True))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     path = tmp_path / "run.safetensors"
     with pytest.raises(Killed):
-        small_run(sample_batch=die_at(15), checkpoint=path, checkpoint_every=10)
+        small_run(sample_batch=die_at(15), checkpoint=path)
     with pytest.raises(
         ValueError, match=r"checkpoint must belong to this run, got .*run\.safetensors"
     ):
@@ -635,8 +622,8 @@ BAD = {
     r"lr must be in \(0, inf\), got 0": {"lr": [1e-3] * 5 + [0]},
     "resampling must be Resampling, got 'worst' of type str": {"resampling": "worst"},
     "log must be TrainingLog, got 10 of type int": {"log": 10},
-    r"workspace_mib must be in \(0, inf\), got 0": {"workspace_mib": 0},
-    "checkpoint_every must be at least 1, got 0": {"checkpoint_every": 0},
+    "callback must be a function of a step and .*, got int": {"callback": 3},
+    "callback must be None where n_shards is above 1": {"callback": print, "n_shards": 2},
     "dead_feature_window must be at least 0, got -1": {"dead_feature_window": -1},
     "cfgs must hold at least one sae-lens training config, got none": {"cfgs": [], "seeds": []},
     "cfgs must be a sequence of sae-lens training configs, got BatchTopKTrainingSAEConfig": {
@@ -679,9 +666,9 @@ BAD = {
         "seeds": [0],
     },
     "seeds must hold one whole number per config, 6 in all, got 2": {"seeds": [0, 1]},
-    "seeds must be a sequence of whole numbers, one per config, got int": {"seeds": 5},
+    "seeds must hold one whole number per config, 6 in all, got 5": {"seeds": 5},
     "seeds must be at least 0, got -1": {"seeds": [0, 1, 2, 3, 4, -1]},
-    "generator must be a torch.Generator .*, got 3": {"generator": 3},
+    "generator must be a torch.Generator or a whole number .*, got 3.5": {"generator": 3.5},
     "sample_batch must be a function of a number of samples and a generator, got Tensor": {
         "sample_batch": torch.zeros(32, D_IN)
     },
@@ -714,6 +701,86 @@ BAD = {
 def test_bad_input_is_refused_with_its_name_value_and_what_was_expected(message):
     with pytest.raises((ValueError, TypeError), match=message):
         small_run(**BAD[message])
+
+
+def halves(**changes):
+    """Options of two runs that make up `small_run`."""
+    return TrainingOptions(steps=15, batch_size=BATCH, dead_feature_window=5, **changes)
+
+
+def test_an_ensemble_that_is_saved_and_loaded_goes_on_as_if_it_had_never_stopped(tmp_path):
+    cfgs, seeds = [sae.cfg for sae in small_run(steps=1)], [0, 0, 0, 1, 1, 1]
+    generator = torch.Generator().manual_seed(5)
+    first = Ensemble(cfgs, seeds=seeds).train(sample_batch, halves(), generator=generator)
+    first.save(tmp_path / "half.safetensors")
+    loaded = Ensemble.load(tmp_path / "half.safetensors")
+    assert (loaded.n_steps, loaded.seeds) == (15, seeds)
+    loaded.train(sample_batch, halves(), generator=generator)
+    assert loaded.n_steps == 30
+    for found, whole in zip(loaded.saes, small_run(), strict=True):
+        for name, value in whole.state_dict().items():
+            assert torch.equal(found.state_dict()[name], value), name
+
+
+def test_shards_go_on_too():
+    cfgs, seeds = [sae.cfg for sae in small_run(steps=1)], [0, 0, 0, 1, 1, 1]
+    generator = torch.Generator().manual_seed(5)
+    ensemble = Ensemble(cfgs, seeds=seeds)
+    for _ in range(2):
+        ensemble.train(sample_batch, halves(n_shards=2), generator=generator)
+    assert largest_difference(ensemble.saes, small_run()) < 1e-11
+
+
+def test_schedules_of_k_go_on_where_training_stopped():
+    cfg = ScheduledBatchTopKTrainingSAEConfig(
+        k=3, initial_k=1, transition_k_duration_steps=20, dtype="float64", **SHAPE
+    )
+    ensemble = Ensemble([cfg], seeds=1).train(sample_batch, halves(), generator=0)
+    assert ensemble.saes[0].activation_fn.k == cfg.k_at(14)
+    ensemble.train(sample_batch, halves(), generator=1)
+    assert ensemble.saes[0].activation_fn.k == 3
+
+
+def test_another_file_is_no_ensemble(tmp_path):
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="must be a file that train_ensemble wrote"):
+        Ensemble.load(path)
+
+
+def test_a_callback_sees_the_saes_before_each_step():
+    seen = []
+
+    def watch(step, saes):
+        if step in (0, 29):
+            seen.append((step, [sae.W_dec.clone() for sae in saes()]))
+
+    small_run(callback=watch)
+    fresh = fresh_saes([sae.cfg for sae in small_run(steps=1)], [0, 0, 0, 1, 1, 1], None)
+    (first, before), (last, after) = seen
+    assert (first, last) == (0, 29)
+    assert all(torch.equal(a, b.W_dec) for a, b in zip(before, fresh, strict=True))
+    assert all(torch.equal(a, b.W_dec) for a, b in zip(after, small_run(steps=29), strict=True))
+
+
+def test_a_polish_that_was_killed_goes_on_without_training_again(tmp_path):
+    path, cfgs = tmp_path / "run.safetensors", [CFG]
+    options = TrainingOptions(steps=80, batch_size=16, checkpoint=path)
+    with pytest.raises(Killed):
+        train_and_polish(cfgs, die_at(85), options, seeds=1, generator=0)
+    drawn = []
+
+    def counted(n, generator):
+        drawn.append(n)
+        return sample_batch(n, generator)
+
+    (resumed,) = train_and_polish(cfgs, counted, options, seeds=1, generator=0)
+    assert drawn == [64] * 10
+    (whole,) = train_and_polish(
+        cfgs, sample_batch, replace(options, checkpoint=None), seeds=1, generator=0
+    )
+    assert torch.equal(resumed.W_dec, whole.W_dec)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -25,6 +25,7 @@ from test_ensembles import (
     train_with_sae_lens,
 )
 
+from calls import called
 from saebook.metrics import l0
 from saebook.saes import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
@@ -62,7 +63,7 @@ def train(cfgs, **changes):
         "dead_feature_window": 5,
         **changes,
     }
-    return train_ensemble(cfgs, settings.pop("sample_batch", sample_batch), **settings)
+    return called(train_ensemble, cfgs, settings.pop("sample_batch", sample_batch), **settings)
 
 
 def assert_same_state(sae, other, **tolerances):
@@ -119,7 +120,9 @@ def test_a_threshold_that_a_function_sets_is_averaged_on_from_there(cfg, n_shard
         assert sae.topk_threshold.item() == pytest.approx((1 - lr) * start + lr * smallest)
 
 
-def test_a_killed_run_goes_on_with_the_threshold_it_started_from(tmp_path):
+def test_a_killed_run_goes_on_with_the_threshold_it_started_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("saebook.training.engine.run.SAVE_EVERY", 10)
+
     def start_at(threshold):
         return lambda sae: sae.topk_threshold.fill_(threshold)
 
@@ -130,7 +133,6 @@ def test_a_killed_run_goes_on_with_the_threshold_it_started_from(tmp_path):
             init=start_at(3.0),
             sample_batch=die_at(15),
             checkpoint=path,
-            checkpoint_every=10,
         )
     with pytest.raises(ValueError, match="checkpoint must belong to this run"):
         train(cfgs, init=start_at(2.0), checkpoint=path)
@@ -146,7 +148,6 @@ def test_a_short_polish_leaves_the_l0_of_inference_near_k(cfg):
         [cfg],
         sample_batch,
         TrainingOptions(steps=600, batch_size=BATCH, lr=2e-3, dead_feature_window=100),
-        polish_steps=5,
         seeds=[0],
         generator=torch.Generator().manual_seed(1),
     )

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from sae_lens import (
 )
 from sae_lens.registry import get_sae_training_class
 
+from calls import called
 from saebook.metrics import l0
 from saebook.saes import inference_sae
 from saebook.training import train_at_l0, train_ensemble
@@ -47,7 +49,7 @@ def match(**changes):
         **FAST,
         **changes,
     }
-    return train_at_l0(settings.pop("make_cfg"), settings.pop("sample_batch"), **settings)
+    return called(train_at_l0, settings.pop("make_cfg"), settings.pop("sample_batch"), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,8 @@ def test_the_l0_told_is_that_on_what_the_generator_draws_after_the_batches(match
 
 def test_a_seed_gets_the_sae_that_train_ensemble_gives_its_coefficient(matched):
     training = {name: value for name, value in FAST.items() if name != "n_samples"}
-    alone = train_ensemble(
+    alone = called(
+        train_ensemble,
         [standard(matched.coefficients[0])],
         WORLD.sample,
         seeds=[3],
@@ -147,9 +150,9 @@ def test_seeds_that_meet_the_target_are_not_trained_again():
 def test_rounds_with_fewer_saes_than_shards_are_trained_too(matched, monkeypatch):
     asked = []
 
-    def train(cfgs, *args, n_shards, **training):
-        asked.append((len(cfgs), n_shards))
-        return train_ensemble(cfgs, *args, **training)
+    def train(cfgs, sample_batch, options, **training):
+        asked.append((len(cfgs), options.n_shards))
+        return train_ensemble(cfgs, sample_batch, replace(options, n_shards=1), **training)
 
     monkeypatch.setattr("saebook.training.matched_l0.train_ensemble", train)
     assert match(n_shards=3).coefficients == matched.coefficients
@@ -180,9 +183,9 @@ def test_seeds_that_miss_after_the_last_round_are_an_error():
         ({"bracket": (1.0, 0.1)}, "bracket must rise"),
         ({"bracket": (0.0, 0.1)}, "bracket must be in"),
         ({"bracket": (0.1, 0.2, 0.3)}, "bracket must be two coefficients"),
-        ({"seeds": []}, "seeds must hold at least one"),
+        ({"seeds": []}, "seeds must be different whole numbers, at least one"),
         ({"seeds": [-1]}, "seeds must be at least 0"),
-        ({"seeds": [1, 1]}, "seeds must differ"),
+        ({"seeds": [1, 1]}, "seeds must be different whole numbers"),
         ({"n_grid": 1}, "n_grid must be at least 2"),
         ({"max_rounds": 0}, "max_rounds must be at least 1"),
         ({"n_samples": 0}, "n_samples must be at least 1"),
@@ -202,9 +205,9 @@ def test_a_bad_value_is_named(changes, message, unchecked):
         ),
         ({"sample_batch": torch.zeros(64, 8)}, "sample_batch must be a function of .*, got Tensor"),
         ({"bracket": 0.1}, "bracket must be a sequence of two coefficients, got float"),
-        ({"seeds": 3}, "seeds must be a sequence of whole numbers, got int"),
+        ({"seeds": 3.5}, "seeds must be a sequence of whole numbers"),
         ({"make_cfg": lambda _: None}, "make_cfg must give a sae-lens training config, got None"),
-        ({"generator": 0}, "generator must be a torch.Generator"),
+        ({"generator": "0"}, "generator must be a torch.Generator"),
         ({"seeds": [0.5]}, "seeds must be an int"),
     ],
 )

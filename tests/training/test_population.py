@@ -17,6 +17,7 @@ from sae_lens import (
 from sae_lens.saes.sae import TrainStepInput
 from sae_lens.synthetic import init_sae_to_match_feature_dict
 
+from calls import called
 from saebook import worlds
 from saebook.saes import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
@@ -30,7 +31,6 @@ from saebook.training.stationarity import _distance_of_hull, state_batch
 from saebook.worlds.support import support_inputs
 
 SHAPE = {"d_in": 10, "d_sae": 4}
-QUIET = {"progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +93,11 @@ def test_training_stops_at_a_gradient_norm_below_the_tolerance(family):
         )
         for beta in (0.0, 0.25, 1.0)
     ]
-    saes = train_population(cfgs, family, init=near_truth(family, 0), tolerance=1e-7, **QUIET)
+    saes = train_population(cfgs, family, init=near_truth(family, 0), tolerance=1e-7)
     found = expected_loss(saes, family)
     assert float(found.gradient_norm.max()) < 1e-7
     start = expected_loss(
-        train_population(cfgs, family, init=near_truth(family, 0), tolerance=1e9, **QUIET), family
+        train_population(cfgs, family, init=near_truth(family, 0), tolerance=1e9), family
     )
     assert bool((found.loss < start.loss).all())
     assert saes[0].W_dec.dtype == torch.float64
@@ -110,7 +110,7 @@ def test_a_single_latent_without_penalty_does_what_the_closed_form_of_a_tied_lat
     q, p = 0.05, 0.25
     eigenvalues = torch.linalg.eigvalsh(torch.tensor([[p, q], [q, q]], dtype=torch.float64))
     cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=0.0)
-    saes = train_population([cfg], pair, init=near_truth(pair, 0.1), tie_weights=True, **QUIET)
+    saes = train_population([cfg], pair, init=near_truth(pair, 0.1), tie_weights=True)
     assert torch.equal(saes[0].W_enc, saes[0].W_dec.T)
     found = expected_loss(saes, pair, tie_weights=True)
     assert float(found.gradient_norm[0]) < 1e-6
@@ -119,20 +119,16 @@ def test_a_single_latent_without_penalty_does_what_the_closed_form_of_a_tied_lat
 
 def test_sampled_training_agrees_within_its_standard_error(pair):
     cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=1e-3)
-    exact = train_population([cfg], pair, init=near_truth(pair, 0.1), **QUIET)[0]
+    exact = train_population([cfg], pair, init=near_truth(pair, 0.1))[0]
     ratios = []
     for seed in range(5):
         sampled = train_ensemble(
             [cfg],
             pair.sample,
-            steps=1000,
-            batch_size=1024,
-            lr=3e-3,
-            lr_decay_steps=800,
-            seeds=[0],
+            TrainingOptions(steps=1000, lr=3e-3, lr_decay_steps=800),
+            seeds=1,
             init=near_truth(pair, 0.1),
-            generator=torch.Generator().manual_seed(seed),
-            **QUIET,
+            generator=seed,
         )[0]
         ratios.append(child_ratio(sampled, pair))
     ratios = torch.tensor(ratios, dtype=torch.float64)
@@ -149,7 +145,7 @@ def child_ratio(sae, world):
 def test_batchtopk_at_the_true_l0_mixes_no_siblings(family):
     # Child latents may carry a part of the parent: where a child fires the parent does too.
     cfg = BatchTopKTrainingSAEConfig(k=family.true_l0, **SHAPE)
-    (sae,) = train_population([cfg], family, init=near_truth(family), tolerance=1e-4, **QUIET)
+    (sae,) = train_population([cfg], family, init=near_truth(family), tolerance=1e-4)
     components = sae.W_dec.detach() @ family.directions.double().T
     others = components[:, 1:] - torch.diag(components.diagonal())[:, 1:]
     assert float(others.abs().max()) < 1e-3
@@ -197,7 +193,7 @@ def test_a_single_latent_hedges_as_in_independent_trials(
         child_otherwise=child_otherwise,
     )
     cfg = StandardTrainingSAEConfig(d_in=50, d_sae=1, l1_coefficient=1e-3)
-    (sae,) = train_population([cfg], world, init=near_truth(world, 0.1), **QUIET)
+    (sae,) = train_population([cfg], world, init=near_truth(world, 0.1))
     assert child_ratio(sae, world) == pytest.approx(ratio, abs=0.005)
     child = world.directions[1].double()
     assert float(sae.b_dec.detach() @ child) == pytest.approx(bias, abs=0.005)
@@ -227,7 +223,7 @@ def test_the_weight_of_the_inner_loss_turns_absorption_into_hedging():
         )
         for beta in BALANCE
     ]
-    saes = train_population(cfgs, world, init=near_truth(world, 0), **QUIET)
+    saes = train_population(cfgs, world, init=near_truth(world, 0))
     for sae, expected in zip(saes, BALANCE.values(), strict=True):
         rows = torch.stack([sae.W_enc[:, 0], sae.W_dec[0]]).detach() @ world.directions.double().T
         rows = rows / rows.norm(dim=1, keepdim=True)
@@ -247,9 +243,9 @@ def test_worlds_that_differ_in_probabilities_train_side_by_side(family):
         for children in ([0.1, 0.2, 0.3], [0.4, 0.2, 0.1])
     ]
     start = near_truth(family)
-    together = train_population([cfg] * 2, others, init=start, **QUIET)
+    together = train_population([cfg] * 2, others, init=start)
     for sae, world in zip(together, others, strict=True):
-        (alone,) = train_population([cfg], world, init=start, **QUIET)
+        (alone,) = train_population([cfg], world, init=start)
         torch.testing.assert_close(sae.W_dec, alone.W_dec, rtol=0, atol=1e-4)
     assert not torch.allclose(together[0].W_dec, together[1].W_dec, atol=1e-2)
     both = expected_loss(together, others).loss
@@ -264,7 +260,7 @@ def test_at_a_kink_the_gradient_does_not_vanish_but_a_subgradient_does():
     cfg = BalancedMatryoshkaTrainingSAEConfig(
         d_in=4, d_sae=4, l1_coefficient=0.03, matryoshka_widths=[1, 4], inner_loss_multipliers=2.0
     )
-    found = expected_loss(train_population([cfg], world, init=near_truth(world, 0), **QUIET), world)
+    found = expected_loss(train_population([cfg], world, init=near_truth(world, 0)), world)
     assert float(found.gradient_norm[0]) > 1e-5
     assert float(found.subgradient_norm[0]) < 0.5 * float(found.gradient_norm[0])
     fresh = expected_loss(fresh_saes([replace(cfg, dtype="float64")], [0], None), world)
@@ -280,7 +276,7 @@ def test_the_distance_of_a_hull_is_that_of_its_nearest_point():
 def test_a_run_that_does_not_converge_says_so(pair):
     cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1)
     with pytest.warns(UserWarning, match="1 of 1 SAEs have a gradient norm above tolerance"):
-        train_population([cfg], pair, steps=5, **QUIET)
+        train_population([cfg], pair, TrainingOptions(steps=5, lr=3e-3))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +293,7 @@ def test_a_warning_is_due_above_the_tolerance_or_that_of_kinks(
     cfgs = [StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=c) for c in (0.1, 0.2)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        train_population(cfgs, pair, steps=3, tolerance=tolerance, **QUIET)
+        train_population(cfgs, pair, TrainingOptions(steps=3, lr=3e-3), tolerance=tolerance)
     assert [str(each.message)[:12] for each in caught] == ["2 of 2 SAEs "] * warns
 
 
@@ -308,19 +304,21 @@ def test_an_sae_whose_gradient_vanishes_needs_no_subgradient(pair, monkeypatch):
     monkeypatch.setattr("saebook.training.population.smallest_subgradients", nothing_of)
     cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1)
     norm = expected_loss(fresh_saes([replace(cfg, dtype="float64")], [0], None), pair).gradient_norm
-    train_population([cfg], pair, steps=3, tolerance=1.001 * norm.item(), **QUIET)
+    train_population([cfg], pair, TrainingOptions(steps=3, lr=3e-3), tolerance=1.001 * norm.item())
     with pytest.raises(pytest.fail.Exception, match="was asked for"):
-        train_population([cfg], pair, steps=1, lr=1e-9, tolerance=0.999 * norm.item(), **QUIET)
+        train_population(
+            [cfg], pair, TrainingOptions(steps=1, lr=1e-9), tolerance=0.999 * norm.item()
+        )
 
 
 def test_the_rate_stays_for_half_of_the_steps_and_falls_to_0_in_the_other(pair, monkeypatch):
     rates, step = [], Stack.adam_step
     monkeypatch.setattr(Stack, "adam_step", lambda self, lrs: (rates.extend(lrs), step(self, lrs)))
     cfg = StandardTrainingSAEConfig(d_in=10, d_sae=1)
-    train_population([cfg], pair, steps=8, lr=1e-3, tolerance=1e9, **QUIET)
+    train_population([cfg], pair, TrainingOptions(steps=8, lr=1e-3), tolerance=1e9)
     assert rates == []
     with pytest.warns(UserWarning, match="1 of 1"):
-        train_population([cfg], pair, steps=8, lr=1e-3, **QUIET)
+        train_population([cfg], pair, TrainingOptions(steps=8, lr=1e-3))
     assert rates == pytest.approx([1e-3] * 5 + [0.75e-3, 0.5e-3, 0.25e-3])
 
 
@@ -357,12 +355,12 @@ def test_a_budget_far_below_one_activation_a_sample_is_kept(family):
 
 def test_saes_of_one_config_world_and_start_need_seeds(pair):
     cfg, other = (StandardTrainingSAEConfig(d_in=10, d_sae=1, l1_coefficient=c) for c in (0.1, 0.2))
-    rough = {"steps": 1, "tolerance": 1e9, **QUIET}
+    rough = {"steps": 1, "lr": 3e-3, "tolerance": 1e9}
     message = "seeds must hold one whole number per config, 4 in all, where configs are repeated"
     for cfgs in ([cfg] * 4, [cfg, other] * 2):
         with pytest.raises(ValueError, match=message):
-            train_population(cfgs, pair, **rough)
-    saes = train_population([cfg] * 3, pair, seeds=range(3), **rough)
+            called(train_population, cfgs, pair, **rough)
+    saes = called(train_population, [cfg] * 3, pair, seeds=range(3), **rough)
     assert len({sae.W_dec.detach().norm(dim=0).sum().item() for sae in saes}) == 3
     for own in (
         {"cfgs": [cfg, other]},
@@ -372,7 +370,7 @@ def test_saes_of_one_config_world_and_start_need_seeds(pair):
         {"cfgs": [cfg] * 2, "seeds": [0, 0]},
     ):
         own = {"world": pair, **own}
-        trained = train_population(own.pop("cfgs"), own.pop("world"), **own, **rough)
+        trained = called(train_population, own.pop("cfgs"), own.pop("world"), **own, **rough)
         assert len(trained) > 1
 
 

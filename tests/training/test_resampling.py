@@ -15,6 +15,7 @@ from sae_lens import (
 from sae_lens.registry import get_sae_training_class
 from test_ensembles import BATCH, SHAPE, largest_difference, sae_lens_trainer, sample_batch
 
+from calls import called
 from saebook.training import Resampling, TrainingOptions, train_ensemble
 from saebook.training.resampling import _generator
 
@@ -132,7 +133,9 @@ def test_an_sae_is_resampled_alone_as_beside_others(kind):
 
     def run(cfgs, seeds):
         generator = torch.Generator().manual_seed(1)
-        return train_ensemble(cfgs, sample_batch, seeds=seeds, generator=generator, **settings)
+        return called(
+            train_ensemble, cfgs, sample_batch, seeds=seeds, generator=generator, **settings
+        )
 
     beside = run(CFGS["standard"] * 2, [0, 1, 2, 3])
     alone = run(CFGS["standard"][1:], [3])

@@ -17,7 +17,15 @@ from joblib import parallel_config
 from sae_lens import BatchTopKTrainingSAEConfig, JumpReLUTrainingSAEConfig
 from test_ensembles import BATCH, SHAPE, Killed, sample_batch
 
-from saebook.training import Resampling, TrainingLog, train_and_polish, train_ensemble
+from calls import called
+from saebook.training import (
+    Resampling,
+    TrainingLog,
+    TrainingOptions,
+    train_and_polish,
+    train_ensemble,
+)
+from saebook.training.engine import run
 from saebook.true_l0 import estimate_true_l0
 
 BATCHTOPK = [BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (1, 2, 3, 4, 5, 6)]
@@ -46,7 +54,7 @@ def sweep(cfgs=BATCHTOPK, source=sample_batch, **changes):
         "dead_feature_window": 3,
         "resampling": Resampling(kind="loss_weighted", every=10),
     }
-    return train_ensemble(cfgs, source, **settings | changes)
+    return called(train_ensemble, cfgs, source, **settings | changes)
 
 
 def states(saes, others):
@@ -111,14 +119,13 @@ def test_every_shard_finds_a_source_as_it_was_at_the_start():
 
 
 def test_polished_shards_are_those_of_one_stack():
-    settings = {"steps": 20, "polish_steps": 5, "batch_size": 16, "seeds": range(6)}
     whole, shards = (
         train_and_polish(
             BATCHTOPK,
             sample_batch,
-            generator=torch.Generator().manual_seed(0),
-            n_shards=n_shards,
-            **settings,
+            TrainingOptions(steps=40, batch_size=16, lr=2e-3, n_shards=n_shards),
+            seeds=6,
+            generator=0,
         )
         for n_shards in (1, 3)
     )
@@ -126,13 +133,13 @@ def test_polished_shards_are_those_of_one_stack():
 
 
 def test_an_estimate_from_shards_is_that_from_one_stack():
-    settings = {"d_in": 12, "d_sae": 20, "ks": [1, 2, 3], "seeds": 2, "steps": 20}
+    settings = {"d_in": 12, "d_sae": 20, "ks": [1, 2, 3], "seeds": 2}
     whole, shards = (
         estimate_true_l0(
             lambda n, generator: sample_batch(n, generator).float(),
-            generator=torch.Generator().manual_seed(0),
+            TrainingOptions(steps=20, batch_size=256, lr=2e-3, n_shards=n_shards),
+            generator=0,
             n_samples=100,
-            n_shards=n_shards,
             **settings,
         )
         for n_shards in (1, 3)
@@ -169,8 +176,11 @@ def dies(n, generator):
     return counted(n, generator)
 
 
-def test_an_interrupted_sweep_goes_on_and_trains_no_finished_shard_again(tmp_path, in_turn):
-    settings = {"n_shards": 4, "checkpoint": tmp_path / "run.safetensors", "checkpoint_every": 10}
+def test_an_interrupted_sweep_goes_on_and_trains_no_finished_shard_again(
+    tmp_path, in_turn, monkeypatch
+):
+    monkeypatch.setattr("saebook.training.engine.run.SAVE_EVERY", 10)
+    settings = {"n_shards": 4, "checkpoint": tmp_path / "run.safetensors"}
     DRAWN.clear()
     with pytest.raises(Killed):
         sweep(source=dies, **settings)
@@ -245,10 +255,10 @@ def test_the_example_in_the_readme_gives_the_same_saes_here_and_on_a_cluster(clu
     here, there = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     names = {}
     exec(_changed(here, "steps=15_000", "steps=5"), names)
-    first = names["saes"]
+    first = names["found"].saes
     exec(_changed(there, "tcp://head-node:8786", cluster.scheduler_address), names)
-    assert names["saes"] is not first
-    assert identical(names["saes"], first)
+    assert names["found"].saes is not first
+    assert identical(names["found"].saes, first)
 
 
 def _changed(code: str, old: str, new: str) -> str:
@@ -266,6 +276,7 @@ def source_that_kills_its_first_worker(folder: Path):
     def sample(n, generator):
         assert os.getpid() != tests, "no worker draws this batch"
         drawn[0] += 1
+        run.SAVE_EVERY = 5  # in the worker, before its first checkpoint
         with open(folder / "drawn", "ab") as file:
             file.write(b".")
         if drawn[0] == 10:
@@ -282,10 +293,9 @@ def source_that_kills_its_first_worker(folder: Path):
 
 def test_a_sweep_on_a_cluster_survives_a_killed_worker(tmp_path, cluster, in_turn):
     source = source_that_kills_its_first_worker(tmp_path)
-    saving = {"checkpoint": tmp_path / "sweep", "checkpoint_every": 5}
     with Client(cluster) as client, parallel_config(backend="dask"):
         client.wait_for_workers(2)  # with one, joblib would train in this process
-        saes = sweep(source=source, n_shards=4, **saving)
+        saes = sweep(source=source, n_shards=4, checkpoint=tmp_path / "sweep")
     assert (tmp_path / "killed").exists(), "no worker was killed"
     drawn = (tmp_path / "drawn").stat().st_size
     assert drawn == 10 + 4 * STEPS - 5, "another worker goes on from step 5 of the lost shard"

@@ -97,11 +97,12 @@ def test_a_log_does_not_change_the_weights():
         assert torch.equal(a.topk_threshold, b.topk_threshold)
 
 
-def test_a_resumed_run_has_the_whole_log(tmp_path):
+def test_a_resumed_run_has_the_whole_log(tmp_path, monkeypatch):
     whole, resumed = TrainingLog(every=4), TrainingLog(every=4)
     small_run(log=whole)
     path = tmp_path / "run.safetensors"
-    settings = {"checkpoint": path, "checkpoint_every": 10}
+    monkeypatch.setattr("saebook.training.engine.run.SAVE_EVERY", 10)
+    settings = {"checkpoint": path}
     with pytest.raises(Killed):
         small_run(sample_batch=die_at(24), log=TrainingLog(every=4), **settings)
     small_run(log=resumed, **settings)

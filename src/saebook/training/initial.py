@@ -96,11 +96,15 @@ def check_budgets(
                 )
 
 
-def check_seeds(seeds: int | Sequence[int], n_saes: int) -> list[int]:
-    """Return the seeds if there is one whole number per SAE; a number n stands for 0 … n − 1."""
+def check_seeds(seeds: int | Sequence[int], n_saes: int | None = None) -> list[int]:
+    """Return the seeds if there is one whole number per SAE; a number n stands for 0 … n − 1.
+
+    Without `n_saes`, any number of seeds will do.
+    """
     if isinstance(seeds, int):
         seeds = range(check_positive_int("seeds", seeds))
-    if len(check_sequence("seeds", seeds, "whole numbers, one per config")) != n_saes:
+    n_seeds = len(check_sequence("seeds", seeds, "whole numbers, or how many"))
+    if n_saes not in (None, n_seeds):
         raise ValueError(
             f"seeds must hold one whole number per config, {n_saes} in all, got {len(seeds)}"
         )

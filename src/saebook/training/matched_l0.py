@@ -95,7 +95,7 @@ def train_at_l0(
     check_positive("target_l0", target_l0)
     check_positive("tolerance", tolerance)
     low, high = _check_bracket(bracket)
-    seeds = check_seeds(seeds, seeds if isinstance(seeds, int) else len(seeds))
+    seeds = check_seeds(seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be different whole numbers, at least one, got {seeds}")
     check_int_at_least("n_grid", n_grid, 2)

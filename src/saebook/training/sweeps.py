@@ -78,7 +78,7 @@ def sweep(
     for name, values in over.items():
         if len(check_sequence(name, values, "values")) == 0:
             raise ValueError(f"over must hold at least one value of {name}, got none")
-    chosen = check_seeds(seeds, seeds if isinstance(seeds, int) else len(seeds))
+    chosen = check_seeds(seeds)
     rows = [
         {**dict(zip(over, values, strict=True)), "seed": seed}
         for *values, seed in product(*over.values(), chosen)
