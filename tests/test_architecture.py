@@ -17,7 +17,7 @@ RANKS = {
     "saebook.metrics": 1,
     "saebook.saes": 1,
     "saebook.plots": 1,
-    "saebook.toy_models": 1,
+    "saebook.toy_models": 3,
     "saebook.language": 1,
     "saebook.evaluation": 2,
     "saebook.training": 2,
