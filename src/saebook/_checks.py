@@ -104,6 +104,8 @@ def check_same_shape(name: str, value: Any, other_name: str, other: Any) -> Tens
 def check_finite(name: str, value: Any) -> Tensor:
     """Return the tensor `value` if it holds neither NaN nor infinity."""
     check_tensor(name, value)
+    if bool(value.sum().isfinite()):  # one pass; a sum may be infinite though no entry is
+        return value
     finite = torch.isfinite(value)
     if not bool(finite.all()):
         index = tuple((~finite).nonzero()[0].tolist())

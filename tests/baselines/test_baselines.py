@@ -190,7 +190,7 @@ def test_no_input_is_changed(name, fitted):
 @every_baseline
 def test_its_account_adds_up(name, fitted):
     baseline = fitted[name]
-    row = account(baseline, X_TEST, 2, bits_per_value=6)
+    row = account(baseline, X_TEST, 2)
     codes, x_hat = baseline.encode(X_TEST, 2), baseline.reconstruct(X_TEST, 2)
     assert row["method"] == type(baseline).__name__
     assert row["l0_allowed"] == 2
@@ -198,7 +198,7 @@ def test_its_account_adds_up(name, fitted):
     assert row["mse"] == pytest.approx(metrics.mean_squared_error(X_TEST, x_hat))
     explained = metrics.variance_explained(X_TEST, x_hat)
     assert row["variance_explained"] == pytest.approx(explained)
-    assert row["bits"] == baseline.bits(codes.count_nonzero(1), bits_per_value=6)
+    assert row["bits"] == baseline.bits(codes.count_nonzero(1))
     assert row["n_parameters"] == baseline.n_parameters
     assert row["encode_seconds"] > 0
 
@@ -735,7 +735,7 @@ def test_the_table_has_one_row_for_each_method_and_l0(fitted):
 
 def test_the_table_takes_other_l0s_for_each_method(fitted):
     methods = {"Mean": fitted["mean"], "VQ": fitted["residual vq"]}
-    table = evaluate_baselines(methods, X_TEST, {"Mean": [0], "VQ": [1, 3]}, bits_per_value=4)
+    table = evaluate_baselines(methods, X_TEST, {"Mean": [0], "VQ": [1, 3]})
     assert table["l0_allowed"].tolist() == [0, 1, 3]
     with pytest.raises(ValueError, match=r"l0s must have the names \['Mean', 'VQ'\]"):
         evaluate_baselines(methods, X_TEST, {"Mean": [0]})

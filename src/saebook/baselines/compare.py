@@ -14,24 +14,21 @@ from saebook.baselines.base import Baseline
 from saebook.metrics.reconstruction import mean_squared_error, variance_explained
 
 
-def account(
-    method: Baseline, x: Float[Tensor, "n d_in"], l0: int, *, bits_per_value: float = 8.0
-) -> dict[str, str | int | float]:
+def account(method: Baseline, x: Float[Tensor, "n d_in"], l0: int) -> dict[str, str | int | float]:
     """What a fitted baseline does with l0 atoms an input, and what it costs.
 
     Keys: `method`, the name of its class; `l0_allowed`, the argument; `l0`, the mean number of
     nonzero codes; `mse`, as in `metrics.mean_squared_error`; `variance_explained`, a share of the
     variance round the mean of `x`; `bits`, the mean description length of an input by the codes it
-    uses; `n_parameters`; `fit_seconds`; `encode_seconds`, for all of `x`.
+    uses, at eight bits a value; `n_parameters`; `fit_seconds`; `encode_seconds`, for all of `x`.
 
     Args:
         method: a fitted baseline.
         x: inputs that it was not fitted on.
         l0: number of atoms allowed for each input.
-        bits_per_value: the precision of a code's value.
 
     Raises:
-        ValueError, TypeError: for what `encode` refuses, negative bits, or `x` without variance.
+        ValueError, TypeError: for what `encode` refuses, or `x` without variance.
     """
     check_instance("method", method, Baseline)
     start = time.perf_counter()
@@ -45,7 +42,7 @@ def account(
         "l0": counts.double().mean().item(),
         "mse": mean_squared_error(x, x_hat),
         "variance_explained": variance_explained(x, x_hat),
-        "bits": method.bits(counts, bits_per_value=bits_per_value),
+        "bits": method.bits(counts),
         "n_parameters": method.n_parameters,
         "fit_seconds": method.fit_seconds,
         "encode_seconds": encode_seconds,
@@ -56,8 +53,6 @@ def evaluate_baselines(
     methods: Mapping[str, Baseline],
     x_test: Float[Tensor, "n d_in"],
     l0s: Sequence[int] | Mapping[str, Sequence[int]],
-    *,
-    bits_per_value: float = 8.0,
 ) -> pd.DataFrame:
     """One row of `account` for each method and l0, with the method's name in `methods`.
 
@@ -65,7 +60,6 @@ def evaluate_baselines(
         methods: fitted baselines by name.
         x_test: inputs that none was fitted on.
         l0s: numbers of atoms allowed, for all methods, or for each by name.
-        bits_per_value: the precision of a code's value.
 
     Raises:
         ValueError, TypeError: for what `account` refuses, or other names in `l0s` than in
@@ -76,7 +70,7 @@ def evaluate_baselines(
         raise ValueError(f"l0s must have the names {sorted(methods)}, got {sorted(each)}")
     return pd.DataFrame(
         [
-            {**account(method, x_test, l0, bits_per_value=bits_per_value), "method": name}
+            {**account(method, x_test, l0), "method": name}
             for name, method in methods.items()
             for l0 in each[name]
         ]

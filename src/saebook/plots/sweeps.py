@@ -69,7 +69,6 @@ def plot_sweep_grid(
     y: str,
     panel: str,
     columns: int = 4,
-    share_y: bool = False,
     panel_size: tuple[float, float] = (1.8, 1.5),
     **kwargs: Any,
 ) -> np.ndarray:
@@ -80,7 +79,6 @@ def plot_sweep_grid(
         x, y: columns as in `plot_sweep`.
         panel: column whose values each get a panel, titled "column = value".
         columns: panels in a row.
-        share_y: whether the panels share their y axis.
         panel_size: width and height of a panel in inches.
         kwargs: passed to `plot_sweep`.
 
@@ -97,9 +95,7 @@ def plot_sweep_grid(
     columns = min(columns, len(names))
     rows = -(-len(names) // columns)
     size = (panel_size[0] * columns, panel_size[1] * rows)
-    fig, grid = plt.subplots(
-        rows, columns, sharex=True, sharey=share_y, figsize=size, squeeze=False
-    )
+    fig, grid = plt.subplots(rows, columns, sharex=True, figsize=size, squeeze=False)
     for name, ax in zip(names, grid.flat, strict=False):
         plot_sweep(data[data[panel] == name], x=x, y=y, ax=ax, **kwargs)
         ax.set(title=f"{panel} = {name}", xlabel="", ylabel="")

@@ -37,6 +37,8 @@ from saebook.worlds.directions import make_orthonormal_directions, make_superpos
 
 _MAX_FEATURES = 16
 
+CORRELATION_SEED = 42  # of the copula of the fifty features
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CopulaWorld(World):
@@ -185,7 +187,6 @@ def make_independent_world(
 def make_fifty_feature_world(
     *,
     generator: GeneratorLike,
-    correlation_seed: int = 42,
     d_in: int = 100,
     dtype: torch.dtype = torch.float32,
 ) -> CopulaWorld:
@@ -193,7 +194,7 @@ def make_fifty_feature_world(
 
     p_i = 0.345·(50 − i − 1)/50 + 0.05, as in the paper's code (its text says p_0 = 0.345, but only
     the code's 0.388 fits its figures); magnitudes 1 ± 0.15. `generator` draws the orthonormal
-    directions, `correlation_seed` the copula.
+    directions.
 
     Raises:
         ValueError: for d_in below 50, where no 50 directions are orthonormal.
@@ -201,7 +202,7 @@ def make_fifty_feature_world(
     index = torch.arange(50, dtype=torch.float64)
     return make_correlated_world(
         0.345 * (50 - index - 1) / 50 + 0.05,
-        make_random_correlation(50, seed=correlation_seed),
+        make_random_correlation(50, seed=CORRELATION_SEED),
         make_orthonormal_directions(50, d_in, generator=generator, dtype=dtype),
         magnitude_std=0.15,
     )
