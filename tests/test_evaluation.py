@@ -15,7 +15,7 @@ WORLD = make_independent_world(
     torch.full((4,), 0.3),
     make_orthonormal_directions(4, 6, generator=torch.Generator().manual_seed(0)),
 )
-ACTS, X = WORLD.sample_with_feature_acts(5000, torch.Generator().manual_seed(1))
+X, ACTS = WORLD.sample_with_feature_acts(5000, torch.Generator().manual_seed(1))
 
 
 def sae_of(directions, **cfg):

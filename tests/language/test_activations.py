@@ -136,8 +136,8 @@ def test_where_an_ablation_does_not_raise_the_loss_no_share_is_defined(model, to
     promise = 100 * model.bridge.W_U[:, 5] / model.bridge.ln_final.weight
     found = splice(model, tokens, model.hook_after_block(1), {"same": identity}, mean=promise)
     assert found.zero < found.clean < found.mean
-    assert math.isnan(found.table.loc["same", "recovered"])
-    assert found.table.loc["same", "recovered_mean"] == 1
+    assert math.isnan(found.table.loc["same", "loss_recovered"])
+    assert found.table.loc["same", "loss_recovered_mean"] == 1
 
 
 def test_identity_recovers_all_zero_ablation_nothing_and_the_mean_its_own_nothing():
@@ -149,9 +149,9 @@ def test_identity_recovers_all_zero_ablation_nothing_and_the_mean_its_own_nothin
     mean = collect_activations(model, tokens, hook)[:, 1:].mean((0, 1))
     names = {"identity": identity, "zero": zero_ablation, "mean": mean_ablation(mean)}
     table = splice(model, tokens, hook, names, mean=mean).table
-    assert table["recovered"]["identity"] == 1
-    assert table["recovered"]["zero"] == 0
-    assert table["recovered_mean"]["mean"] == 0
+    assert table["loss_recovered"]["identity"] == 1
+    assert table["loss_recovered"]["zero"] == 0
+    assert table["loss_recovered_mean"]["mean"] == 0
 
 
 def test_the_recovered_share_by_hand():

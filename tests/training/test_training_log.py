@@ -36,7 +36,7 @@ def rows_of_sae_lens(cfg, *, seed, steps, window, every):
             losses = {"loss": output.loss, **output.losses}
             row = {name: loss.item() for name, loss in losses.items()} | {
                 "step": step,
-                "dead": dead,
+                "n_dead": dead,
             }
             row["l0"] = (output.feature_acts > 0).sum().item() / BATCH
             row["variance_explained"] = variance_explained(output.sae_in, output.sae_out.detach())
@@ -67,7 +67,7 @@ def test_the_log_holds_what_the_trainer_of_sae_lens_reports(name):
             values = [row[column] for row in expected]
             assert found[column].tolist() == pytest.approx(values, abs=1e-9)
     if "topk" in name:
-        assert table["dead"].max() > 0
+        assert table["n_dead"].max() > 0
 
 
 @pytest.mark.parametrize("window", [0, 3])
@@ -79,7 +79,7 @@ def test_a_latent_is_dead_once_it_was_silent_for_more_steps_than_the_window(wind
     cfg = replace(ENSEMBLES["standard"][0], l1_coefficient=0.0, dtype="float64")
     small_run(cfgs=[cfg], seeds=[0], init=silence_two, dead_feature_window=window, steps=6, log=log)
     # before a step, counted from 0, they have been silent for as many steps
-    assert log.table()["dead"].tolist() == [2 if step > window else 0 for step in range(6)]
+    assert log.table()["n_dead"].tolist() == [2 if step > window else 0 for step in range(6)]
 
 
 @pytest.mark.parametrize(

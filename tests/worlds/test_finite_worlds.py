@@ -92,7 +92,7 @@ def test_drawing_inverts_the_distribution_function(weights, seed):
 
 def test_inputs_are_activations_times_directions_and_repeat_from_the_same_seed():
     world = make_parent_child_world(generator=generator())
-    acts, x = world.sample_with_feature_acts(64, generator(1))
+    x, acts = world.sample_with_feature_acts(64, generator(1))
     torch.testing.assert_close(x, acts @ world.directions)
     assert torch.equal(world.sample(64, generator(1)), x)
     assert not torch.equal(world.sample(64, generator(2)), x)

@@ -254,7 +254,7 @@ def test_exclusive_children_whose_rates_sum_to_one_leave_no_rest(dtype):
 
 def test_the_same_seed_draws_the_same_whatever_the_spread_of_magnitudes():
     world = mixed_world()
-    acts, x = world.sample_with_feature_acts(100, generator(3))
+    x, acts = world.sample_with_feature_acts(100, generator(3))
     assert torch.equal(world.sample(100, generator(3)), x)
     assert not torch.equal(world.sample(100, generator(4)), x)
     torch.testing.assert_close(x, acts @ world.directions)

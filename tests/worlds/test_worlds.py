@@ -108,13 +108,13 @@ def test_features_of_probability_zero_and_one_never_and_always_fire():
 
 
 def test_inputs_are_activations_times_directions(fifty):
-    acts, x = fifty.sample_with_feature_acts(64, generator(3))
+    x, acts = fifty.sample_with_feature_acts(64, generator(3))
     torch.testing.assert_close(x, acts @ fifty.directions)
     assert not x.requires_grad
 
 
 def test_the_three_ways_of_sampling_agree_and_repeat_from_the_same_seed(fifty):
-    acts, x = fifty.sample_with_feature_acts(32, generator(3))
+    x, acts = fifty.sample_with_feature_acts(32, generator(3))
     assert torch.equal(fifty.sample(32, generator=generator(3)), x)
     assert torch.equal(fifty.sample_feature_acts(32, generator(3)), acts)
     assert not torch.equal(fifty.sample(32, generator(4)), x)

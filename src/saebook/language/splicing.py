@@ -50,8 +50,8 @@ class Splice:
         clean: of the model as it is.
         zero: with the activations replaced by zeros.
         mean: with the activations replaced by their mean.
-        table: one row a replacement, with `loss`, `recovered` (against `zero`) and
-            `recovered_mean` (against `mean`, which is harder to beat). A share is NaN if its
+        table: one row a replacement, with `loss`, `loss_recovered` (against `zero`) and
+            `loss_recovered_mean` (against `mean`, which is harder to beat). A share is NaN if its
             ablation does not raise the loss: then there is nothing to recover.
     """
 
@@ -95,8 +95,8 @@ def splice(
         found = loss(replace)
         rows[name] = {
             "loss": found,
-            "recovered": share(found, zero),
-            "recovered_mean": share(found, by_mean),
+            "loss_recovered": share(found, zero),
+            "loss_recovered_mean": share(found, by_mean),
         }
     return Splice(
         clean=clean, zero=zero, mean=by_mean, table=pd.DataFrame.from_dict(rows, orient="index")

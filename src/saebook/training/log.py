@@ -48,9 +48,9 @@ class TrainingLog:
         Columns: `step`; `sae`, its index in the ensemble; `lr`, the learning rate; `loss` and its
         parts under sae-lens' names, means over the step's batch (`mse_loss` sums over the entries
         of an input); `l0`; `variance_explained`, a share of the batch's variance round its mean;
-        `dead`, how many latents count as dead.
+        `n_dead`, how many latents count as dead.
         """
-        whole = {name: int for name in ("step", "sae", "dead") if self.rows}
+        whole = {name: int for name in ("step", "sae", "n_dead") if self.rows}
         return pd.DataFrame(self.rows).astype(whole)
 
 
@@ -88,7 +88,7 @@ def training_row(
     return {name: float(loss) for name, loss in losses.items()} | {
         "l0": l0(output.feature_acts),
         "variance_explained": variance_explained(x, output.sae_out),
-        "dead": int(dead.sum()),
+        "n_dead": int(dead.sum()),
     }
 
 

@@ -89,15 +89,15 @@ class World(ABC):
 
     def sample_with_feature_acts(
         self, n: int, generator: GeneratorLike
-    ) -> tuple[Float[Tensor, "{n} {self.n_features}"], Float[Tensor, "{n} {self.d_in}"]]:
-        """Draw `n` inputs with the activations behind them: (n, n_features) and (n, d_in)."""
+    ) -> tuple[Float[Tensor, "{n} {self.d_in}"], Float[Tensor, "{n} {self.n_features}"]]:
+        """Draw `n` inputs with the activations behind them: (n, d_in) and (n, n_features)."""
         feature_acts = self.sample_feature_acts(n, generator)
         with torch.no_grad():
-            return feature_acts, self.feature_dict(feature_acts)
+            return self.feature_dict(feature_acts), feature_acts
 
     def sample(self, n: int, generator: GeneratorLike) -> Float[Tensor, "{n} {self.d_in}"]:
         """Draw `n` inputs x, (n, d_in), from `generator`."""
-        return self.sample_with_feature_acts(n, generator)[1]
+        return self.sample_with_feature_acts(n, generator)[0]
 
     def to(
         self: _AnyWorld,
