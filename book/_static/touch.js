@@ -1,4 +1,4 @@
-/* Sliders and points of the book's figures. The markup comes from saebook.touch; without this file
+/* Sliders and points of the book's figures. The markup comes from bookkit.touch; without this file
    the start of each figure shows and its controls stay hidden. */
 "use strict";
 

@@ -37,6 +37,9 @@ SHOWN_IN_PRINT = """() => [...document.querySelectorAll(
     ".bd-sidebar, .bd-header-article, .prev-next-area, .copybtn, .search-button-field"
 )]
     .filter(element => element.checkVisibility()).map(element => element.className)"""
+OPEN_CODE = """() => [...document.querySelectorAll(".cell_input")]
+    .filter(cell => cell.checkVisibility())
+    .reduce((sum, cell) => sum + cell.offsetHeight, 0) / document.querySelector("main").scrollHeight"""
 # The contrast of thousands of code tokens takes axe minutes: one block of each mix of tokens does.
 THIN_CODE = """() => {
     const seen = new Set();
@@ -139,6 +142,8 @@ class Visit:
     """Rules of axe-core that found something to look at."""
     bytes_without_figures: int
     bytes_with_figures: int
+    open_code: float
+    """Share of the page's height on a desk that is input code not folded away."""
 
 
 def contexts(browser: Browser) -> list[BrowserContext]:
@@ -201,6 +206,7 @@ def visit(site: str, name: str, phone: BrowserContext, desk: BrowserContext) -> 
             seen.page.evaluate(FETCH_PICTURES)
         too_wide = small.page.evaluate(WIDER_THAN_SCREEN)
         with_figures = small.weight(figures=True)
+        open_code = large.page.evaluate(OPEN_CODE)
         large.page.emulate_media(media="print")
         printed = large.page.evaluate(SHOWN_IN_PRINT)
         large.page.emulate_media(media="screen")
@@ -215,4 +221,5 @@ def visit(site: str, name: str, phone: BrowserContext, desk: BrowserContext) -> 
             printed_navigation=printed,
             bytes_without_figures=without,
             bytes_with_figures=with_figures,
+            open_code=open_code,
         )

@@ -89,5 +89,11 @@ def pytest_terminal_summary(terminalreporter):
     )
     write(f"heaviest page: {VISITS[heaviest].bytes_without_figures / 1000:.0f} kB, {heaviest}")
     write(f"  with figures: {VISITS[fullest].bytes_with_figures / 1000:.0f} kB, {fullest}")
+    shares = sorted(visit.open_code for visit in visits if visit.open_code)
+    if shares:
+        middle = 100 * shares[len(shares) // 2]
+        write(
+            f"open code: {middle:.0f} % of the middle page's height, at most {100 * shares[-1]:.0f}"
+        )
     write(f"largest image file: {image.stat().st_size / 1000:.0f} kB, {image.relative_to(HTML)}")
     write(f"site: {sum(files) / 1e6:.1f} MB in {len(files)} files")

@@ -181,3 +181,21 @@ def test_notebooks_download(phone, site, name):
         notebook = json.loads(waiting.value.path().read_text("utf-8"))
         assert notebook["nbformat"] == 4
         assert any(cell["cell_type"] == "code" for cell in notebook["cells"])
+
+
+@pytest.mark.parametrize("name", pages_with("details.hide"))
+def test_one_button_opens_all_folded_code_and_shuts_it_again(phone, site, name):
+    phone.goto(site + name)
+    button, cells = phone.locator(".code-button"), phone.locator("details.hide")
+    for pressed, n_open in (("true", cells.count()), ("false", 0)):
+        button.click()
+        assert button.get_attribute("aria-pressed") == pressed
+        assert phone.locator("details.hide[open]").count() == n_open
+
+
+def test_without_scripts_each_cell_of_code_opens_by_itself(bare, site):
+    bare.goto(site + pages_with("details.hide")[0])
+    cell = bare.locator("details.hide").first
+    cell.locator("summary").click()
+    assert cell.evaluate("cell => cell.open")
+    assert not bare.locator(".code-button").is_visible()

@@ -5,6 +5,7 @@ from site_checks import listed
 
 LARGEST_PAGE = 450_000
 LARGEST_PAGE_WITH_FIGURES = 1_200_000
+MOST_OPEN_CODE = 0.25
 
 
 def test_page_loads_without_errors(visit):
@@ -38,3 +39,7 @@ def test_page_is_light_before_its_figures(visit):
 
 def test_page_is_light_with_its_figures(visit):
     assert visit.bytes_with_figures <= LARGEST_PAGE_WITH_FIGURES
+
+
+def test_page_is_more_text_and_pictures_than_open_code(visit):
+    assert visit.open_code <= MOST_OPEN_CODE
