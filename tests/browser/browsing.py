@@ -39,7 +39,8 @@ SHOWN_IN_PRINT = """() => [...document.querySelectorAll(
     .filter(element => element.checkVisibility()).map(element => element.className)"""
 OPEN_CODE = """() => [...document.querySelectorAll(".cell_input")]
     .filter(cell => cell.checkVisibility())
-    .reduce((sum, cell) => sum + cell.offsetHeight, 0) / document.querySelector("main").scrollHeight"""
+    .reduce((sum, cell) => sum + cell.offsetHeight, 0)
+    / document.querySelector("main").scrollHeight"""
 # The contrast of thousands of code tokens takes axe minutes: one block of each mix of tokens does.
 THIN_CODE = """() => {
     const seen = new Set();
