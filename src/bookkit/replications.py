@@ -35,6 +35,7 @@ import os
 import platform
 import re
 import statistics
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ ROOM = 3.0  # standard deviations that a number should stay away from its bound
 CLAIM = "application/vnd.bookkit.claim+json"
 CODE = ("src/saebook/**/*.py", "src/bookkit/*.py", "src/**/*.json", "src/**/*.safetensors")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+PARSING = threading.Lock()  # Python 3.11 may fail where two threads build syntax trees (gh-106905)
 RUN = ("shift", "environment", "processor", "code", "seconds")
 
 
@@ -148,6 +150,11 @@ def processor() -> str:
 
 def code_digest(root: Path, chapter: Path) -> str:
     """Digest of all code behind a chapter, without comments, docstrings and layout."""
+    with PARSING:
+        return _code_digest(root, chapter)
+
+
+def _code_digest(root: Path, chapter: Path) -> str:
     digest = hashlib.sha256(ast.dump(code_of(chapter.read_text(encoding="utf-8"))).encode())
     for path in sorted({path for pattern in CODE for path in root.glob(pattern)}):
         digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())

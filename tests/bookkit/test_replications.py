@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -301,6 +302,12 @@ def test_the_digest_of_code_sees_code_only(project, name, old, new, same):
     path = project / name
     path.write_text(path.read_text().replace(old, new))
     assert (table.code_digest(project, project / "book" / "chapter.md") == before) is same
+
+
+def test_two_threads_can_take_digests_at_once():
+    book = ROOT / "book" / "true_l0.md"
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: table.code_digest(ROOT, book), range(8)))) == 1
 
 
 # Seeds
