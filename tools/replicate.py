@@ -14,7 +14,6 @@ has, and fail if one fell in any of them; with `--complete` also if one has fewe
 """
 
 import argparse
-import contextlib
 import os
 import shutil
 import sys
@@ -25,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jupytext
-import nbformat
 import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -33,7 +31,7 @@ from tqdm import tqdm
 
 from bookkit import replications as table
 from bookkit.replications import OWN, PROMISED, ROOM, Run
-from bookkit.sphinx.execution_cache import ChapterCache, inputs_digest
+from bookkit.sphinx.execution_cache import executed
 from bookkit.sphinx.parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 from build_book import ROOT, isolate
 
@@ -138,18 +136,12 @@ def run_of(job, notebook, seconds, code):
 
 def from_build(chapter):
     """The chapter's own draw from the last `make book`, or None where the chapter has changed."""
-    cache = ChapterCache(ROOT / "_build" / ".jupyter_cache" / inputs_digest(ROOT))
-    executed = ROOT / "_build" / "draft" / "jupyter_execute" / "book" / f"{chapter}.ipynb"
-    with contextlib.suppress(OSError, KeyError):
-        page = nbformat.read(executed, as_version=4)
-        wanted = [c.source for c in jupytext.read(page_of(chapter)).cells if c.cell_type == "code"]
-        record = cache.match_cache_notebook(page)
-        notebook = cache.get_cache_bundle(record.pk).nb
-        if wanted == [cell.source for cell in notebook.cells if cell.cell_type == "code"]:
-            seconds = (record.data or {}).get("execution_seconds", 0)
-            code = table.code_digest(ROOT, page_of(chapter))
-            return run_of(Job(chapter, OWN, "machine"), notebook, seconds, code)
-    return None
+    try:
+        notebook, seconds = executed(ROOT, page_of(chapter))
+    except KeyError:
+        return None
+    code = table.code_digest(ROOT, page_of(chapter))
+    return run_of(Job(chapter, OWN, "machine"), notebook, seconds, code)
 
 
 class Bench:

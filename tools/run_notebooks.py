@@ -23,13 +23,11 @@ import nbformat
 import yaml
 
 from bookkit.sphinx.claims_ledger import MIME as CLAIM
-from bookkit.sphinx.execution_cache import ChapterCache, inputs_digest
+from bookkit.sphinx.execution_cache import executed
 from bookkit.sphinx.parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 from setup_env import REQUIREMENTS, ROOT, environment
 
 PUBLISHED = ROOT / "_build" / "html" / "notebooks"
-EXECUTED = ROOT / "_build" / "draft" / "jupyter_execute" / "book"  # as it ran, without outputs
-CACHES = ROOT / "_build" / ".jupyter_cache"
 HIDDEN = "application/papermill.record/"  # what glue puts before the kind of an undisplayed value
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LONGEST = 160
@@ -175,13 +173,10 @@ def of_book(name):
     Raises:
         RunError: it is not there.
     """
-    page = EXECUTED / f"{name}.ipynb"
     try:
-        cache = ChapterCache(CACHES / inputs_digest(ROOT))
-        record = cache.match_cache_notebook(nbformat.read(page, as_version=4))
-    except (OSError, KeyError) as error:
+        return executed(ROOT, ROOT / "book" / f"{name}.md")[0]
+    except KeyError as error:
         raise RunError(f"the book has not run {name} in its present state: `make book`") from error
-    return cache.get_cache_bundle(record.pk).nb
 
 
 def run_all(folder, names):

@@ -17,6 +17,7 @@ import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
+import jupytext
 import myst_nb.core.execute.cache
 from jupyter_cache.cache.db import NbCacheRecord
 from jupyter_cache.cache.main import JupyterCacheBase
@@ -102,6 +103,17 @@ class ChapterCache(JupyterCacheBase):
     def merge_match_into_notebook(self, nb, *arguments, **options):
         """The record and the notebook with its stored outputs; metadata is the notebook's own."""
         return super().merge_match_into_notebook(nb, *arguments, **{"cell_meta": (), **options})
+
+
+def executed(root: Path, page: Path):
+    """A page's notebook as its book ran it, and the seconds that this took.
+
+    Raises:
+        KeyError: the page has not run in its present state.
+    """
+    cache = ChapterCache(root / "_build" / ".jupyter_cache" / inputs_digest(root))
+    record = cache.match_cache_notebook(jupytext.read(page))
+    return cache.get_cache_bundle(record.pk).nb, (record.data or {}).get("execution_seconds", 0)
 
 
 def prune(caches: Path, *, keep: int = KEPT) -> None:
