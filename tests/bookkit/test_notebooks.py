@@ -312,7 +312,7 @@ def test_one_setting_brings_the_launch_buttons_and_the_place_of_the_wheel():
 
 @pytest.mark.parametrize("address", ["https://example.org/a/b", "https://github.com/someone"])
 def test_another_address_is_refused(address):
-    with pytest.raises(ValueError, match="expected https://github.com/<owner>/<name>"):
+    with pytest.raises(ValueError, match="must be https://github.com/<owner>/<name>"):
         notebooks.repository(config(address))
 
 
@@ -392,8 +392,8 @@ def test_a_key_that_is_glued_twice_is_compared_twice():
 @pytest.fixture
 def site(monkeypatch, tmp_path):
     """A site with two notebooks, and what the book gave for each."""
-    monkeypatch.setattr("PUBLISHED", tmp_path)
-    monkeypatch.setattr("of_book", lambda name: ran())
+    monkeypatch.setattr(runner, "PUBLISHED", tmp_path)
+    monkeypatch.setattr(runner, "of_book", lambda name: ran())
     for page in ("intro", "true_l0"):
         nbformat.write(ran(), tmp_path / f"{page}.ipynb")
 
@@ -411,8 +411,8 @@ def test_a_changed_number_ends_with_status_1_and_its_name(site, monkeypatch, cap
         nbformat.write(ran(number="2" if name == "intro" else "1.5"), folder / f"{name}.ipynb")
         return 0.5
 
-    monkeypatch.setattr("prepare", lambda folder, names: sys.executable)
-    monkeypatch.setattr("execute", run)
+    monkeypatch.setattr(runner, "prepare", lambda folder, names: sys.executable)
+    monkeypatch.setattr(runner, "execute", run)
     assert runner.main(["true_l0"]) == 0
     assert runner.main([]) == 1
     told = capsys.readouterr()
@@ -420,14 +420,12 @@ def test_a_changed_number_ends_with_status_1_and_its_name(site, monkeypatch, cap
     assert "1 of 2 notebooks" in told.err
 
 
-def test_a_notebook_that_fails_ends_with_status_1_and_its_message(
-    runner, site, monkeypatch, capsys
-):
+def test_a_notebook_that_fails_ends_with_status_1_and_its_message(site, monkeypatch, capsys):
     def run(python, folder, name):
         return runner.call([sys.executable, "-c", "raise SystemExit('no such thing')"], folder)
 
-    monkeypatch.setattr("prepare", lambda folder, names: sys.executable)
-    monkeypatch.setattr("execute", run)
+    monkeypatch.setattr(runner, "prepare", lambda folder, names: sys.executable)
+    monkeypatch.setattr(runner, "execute", run)
     assert runner.main(["intro"]) == 1
     assert "no such thing" in capsys.readouterr().out
 
