@@ -112,7 +112,8 @@ def estimate_true_l0(
     check_positive_int("n_samples", n_samples)
     generator = check_generator("generator", generator)
     n = d_sae // 2 if n is None else n
-    check_in_range("n", check_non_negative_int("n", n), 0, d_sae - 1)
+    check_in_range("n", n, 0, d_sae - 1)
+    check_non_negative_int("n", n)
     cfg = BatchTopKTrainingSAEConfig(k=ks[0], d_in=d_in, d_sae=d_sae)
     done = sweep(
         cfg,
