@@ -243,7 +243,7 @@ def test_bad_inputs_are_refused_with_what_was_expected(name, fitted):
     with pytest.raises(ValueError, match=r"x must have shape"):
         BASELINES[name]().fit(X[0], generator=generator())
     with pytest.raises(TypeError, match=r"generator must be a torch.Generator"):
-        BASELINES[name]().fit(X, generator=3)
+        BASELINES[name]().fit(X, generator=None)
 
 
 @pytest.mark.usefixtures("unchecked")

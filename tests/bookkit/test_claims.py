@@ -1,7 +1,6 @@
 """The ledger refuses false claims and bad arguments, and carries what it was given."""
 
 import ast
-import re
 import subprocess
 import sys
 import types
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from bookkit import claims
+from bookkit.chapters import code_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -199,12 +199,6 @@ def hidden_bounds(code):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "claims.check":
             verdicts = [*call.args[2:3], *(k.value for k in call.keywords if k.arg == "holds")]
             yield from (found for verdict in verdicts for found in visit(verdict))
-
-
-def code_of(page):
-    cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    lines = [line for cell in cells for line in cell.split("\n")]
-    return ast.parse("\n".join(line for line in lines if not re.match(r"\s*[:%!]", line)))
 
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)

@@ -274,4 +274,4 @@ def test_shapes_that_do_not_fit_are_named():
     ):
         highlighted(top_examples(ACTS, 1), ACTS, TOKENS[1:], STRINGS)
     with pytest.raises(TypeError, match=r"generator must be a torch.Generator"):
-        uniform_examples(ACTS, 1, generator=0)
+        uniform_examples(ACTS, 1, generator=None)

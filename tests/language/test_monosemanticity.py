@@ -317,4 +317,4 @@ def test_shapes_and_types_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"acts must have shape \(n_tokens, n_units\), got \(3,\)"):
         measure(active.float()[:, 0], tokens)
     with pytest.raises(TypeError, match=r"generator must be a torch.Generator"):
-        measure_units(active.float(), tokens, tokens, active, n_examples=1, generator=0)
+        measure_units(active.float(), tokens, tokens, active, n_examples=1, generator=None)

@@ -191,7 +191,7 @@ def test_hedging_degree_refuses_bad_input(arguments, message):
 @pytest.mark.usefixtures("unchecked")
 def test_hedging_degree_wants_its_randomness_passed_in():
     with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
-        metrics.hedging_degree(eye(2, 4), eye(3, 4), generator=0)
+        metrics.hedging_degree(eye(2, 4), eye(3, 4), generator=None)
 
 
 def test_no_degree_of_latents_that_turned_round():

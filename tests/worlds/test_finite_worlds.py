@@ -248,7 +248,7 @@ def test_a_finite_world_refuses_values_of_the_wrong_type():
     with pytest.raises(TypeError, match="feature_acts must be a torch.Tensor, got list"):
         three_state_world(feature_acts=[[0.0, 1.0]])
     with pytest.raises(TypeError, match="generator must be a torch.Generator"):
-        three_state_world().sample(3, 0)
+        three_state_world().sample(3, None)
 
 
 @pytest.mark.parametrize(
