@@ -48,13 +48,6 @@ SCRIPT_ADDRESS = re.compile(
     r"""["']((?:https?:)?//[^"'\s]+?\.(?:m?js|css|json|wasm)(?:\?[^"']*)?)["']"""
 )
 
-FOOTER = {
-    "run-time": r"^Run time \d+(\.\d)? s$",
-    "code": r"^saebook \d[\w.]*, code digest [0-9a-f]{8}$",
-    "seeds": r"^(No seeds|Seeds? .+)$",
-    "versions": r"^torch \d.*, Python \d",
-}
-
 
 def built_site() -> Path:
     """The folder of the built site: SITE, else `_build/html`.
@@ -317,18 +310,6 @@ def unresolved_markup(page: Page) -> list[str]:
     return [f"raw markup in the text: {str(text).strip()[:120]!r}" for text in texts]
 
 
-def footer_faults(page: Page) -> list[str]:
-    """A page with executed cells says how long they took, and on what code, seeds and versions."""
-    if page.soup.select_one(".cell_output") is None:
-        return []
-    faults = []
-    for name, pattern in FOOTER.items():
-        found = page.soup.select(f"footer.chapter-footer .footer-{name}")
-        if len(found) != 1 or not re.search(pattern, found[0].get_text(" ", strip=True)):
-            faults.append(f"the footer does not tell the {name} once")
-    return faults
-
-
 def reference_faults(page: Page) -> list[str]:
     """Every function and class in the library's reference says which tests reach it."""
     entries = page.soup.select("dl.py.function, dl.py.class")
@@ -371,7 +352,6 @@ PAGE_CHECKS = (
     external_resources,
     missing_resources,
     unresolved_markup,
-    footer_faults,
     reference_faults,
     notebook_faults,
 )
