@@ -30,7 +30,7 @@ SILENT = {
     "toctree",
     "bibliography",
     "claims-ledger",
-    "run-times",
+    "nb-exec-table",
 }
 # Directives with an argument that is a key, a label or a path.
 KEYED = {"glue:figure", "glue", "figure", "solution", "exercise-start", "solution-start"}
