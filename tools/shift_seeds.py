@@ -7,8 +7,14 @@ chapter's namespace, so no name may stay behind.
 """
 
 
-def shift_seeds(by):
-    """Add `by` to every seed from here on."""
+def shift_seeds():
+    """Add the shift to every seed from here on."""
+    import os
+
+    by = int(os.environ["SEED_SHIFT"])
+    if by == 0:
+        return
+
     import numpy as np
     import torch
 
@@ -35,6 +41,5 @@ def shift_seeds(by):
     np.random.default_rng, np.random.seed = map(shifting, (np.random.default_rng, np.random.seed))
 
 
-if __import__("os").environ["SEED_SHIFT"] != "0":
-    shift_seeds(by=int(__import__("os").environ["SEED_SHIFT"]))
+shift_seeds()
 del shift_seeds

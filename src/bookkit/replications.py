@@ -151,14 +151,10 @@ def processor() -> str:
 def code_digest(root: Path, chapter: Path) -> str:
     """Digest of all code behind a chapter, without comments, docstrings and layout."""
     with PARSING:
-        return _code_digest(root, chapter)
-
-
-def _code_digest(root: Path, chapter: Path) -> str:
-    digest = hashlib.sha256(ast.dump(code_of(chapter.read_text(encoding="utf-8"))).encode())
-    for path in sorted({path for pattern in CODE for path in root.glob(pattern)}):
-        digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
-        digest.update(_bare(path) if path.suffix == ".py" else path.read_bytes())
+        digest = hashlib.sha256(ast.dump(code_of(chapter.read_text(encoding="utf-8"))).encode())
+        for path in sorted({path for pattern in CODE for path in root.glob(pattern)}):
+            digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(_bare(path) if path.suffix == ".py" else path.read_bytes())
     pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
     digest.update("\n".join(sorted(line.partition("#")[0].strip() for line in pins)).encode())
     return digest.hexdigest()[:12]
@@ -242,7 +238,7 @@ def _with_code_of(now: Run, run: Run, runs: list[Run]) -> Run:
     constant = {
         key: bound
         for key, bound in now.values.items()
-        if key.endswith(BOUNDS) and len({other.values.get(key) for other in of_code}) == 1
+        if key.endswith(BOUNDS) and _is_constant(key, of_code)
     }
     return dataclasses.replace(run, code=now.code, values={**run.values, **constant})
 
@@ -330,17 +326,15 @@ def _record(name: str, live: list[Run], now: Run, bounds: Mapping[str, str]) -> 
 def _constant_bounds(name: str, runs: list[Run]) -> dict[str, str]:
     """The bounds of the last run that are constants: equal in all runs of the same code."""
     bounds = {k: v for k, v in _rows(runs[-1], name).items() if k.endswith(BOUNDS)}
-    codes = {run.code for run in runs}
+    of_code = [[r for r in runs if r.code == code] for code in {run.code for run in runs}]
     return {
-        key: bound
-        for key, bound in bounds.items()
-        if all(len(_all_of(key, [r for r in runs if r.code == code])) < 2 for code in codes)
+        k: bound for k, bound in bounds.items() if all(_is_constant(k, each) for each in of_code)
     }
 
 
-def _all_of(key: str, runs: Iterable[Run]) -> set[str]:
-    """What runs found for a quantity, as far as they have it."""
-    return {run.values[key] for run in runs if key in run.values}
+def _is_constant(key: str, runs: Iterable[Run]) -> bool:
+    """Whether all runs that have a quantity found the same."""
+    return len({run.values[key] for run in runs if key in run.values}) < 2
 
 
 def _room(rows: Mapping[str, str], number: str, *, ends: bool = True) -> float:
