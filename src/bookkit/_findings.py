@@ -80,7 +80,7 @@ def between(found: Any, least: Any, most: Any, name: str = "") -> Finding:
     Source: Wilson (1927) for shares.
     """
     finding = _finding(found, name, least=least, most=most)
-    if finding.least > finding.most:  # type: ignore[operator]
+    if least > most:
         raise ValueError(f"least must be at most most = {most!r}, got {least!r}")
     return finding
 

@@ -85,9 +85,9 @@ class Run:
 # What a run found
 
 
-def _text_of(value: object) -> str:
+def _text_of(value: float | str) -> str:
     """A number with six significant digits."""
-    return f"{float(value):.6g}"  # type: ignore[arg-type]
+    return f"{float(value):.6g}"
 
 
 def of_claim(claim: Mapping) -> dict[str, str]:

@@ -16,7 +16,7 @@ from calls import called
 from saebook.metrics import l0
 from saebook.saes import inference_sae
 from saebook.training import train_at_l0, train_ensemble
-from saebook.training.matched_l0 import _crossing
+from saebook.training.matched_l0 import _crossing, _Try
 from saebook.worlds import make_independent_world, make_orthonormal_directions
 
 SIZE = {"d_in": 8, "d_sae": 8}
@@ -138,7 +138,8 @@ def test_an_l0_that_rises_from_exactly_0_is_met_too():
     ],
 )
 def test_a_curve_is_crossed_where_a_line_on_log_log_axes_says(curve, target, coefficient, slope):
-    assert _crossing(curve, target) == pytest.approx((coefficient, slope))
+    tries = [_Try(*point, sae=None) for point in curve]
+    assert _crossing(tries, target) == pytest.approx((coefficient, slope))
 
 
 def test_seeds_that_meet_the_target_are_not_trained_again():

@@ -9,6 +9,7 @@ stderr where that is a fault: kept, it would fail every later build, whatever wa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -133,15 +134,14 @@ def _execute(app, env, docnames) -> None:
     may_write = env.mystnb_config.output_stderr in ("show", "remove")
     failures = {}
     with ThreadPoolExecutor(min(jobs(), len(missing))) as pool:
+        execute = functools.partial(
+            single_nb_execution,
+            timeout=app.config.nb_execution_timeout,
+            allow_errors=False,
+            extra_arguments=["--log-level=ERROR"],  # it warns of unencrypted TCP, each time
+        )
         runs = {
-            pool.submit(
-                single_nb_execution,
-                notebook,
-                cwd=str(Path(env.doc2path(name)).parent),
-                timeout=app.config.nb_execution_timeout,
-                allow_errors=False,
-                extra_arguments=["--log-level=ERROR"],  # it warns of unencrypted TCP, each time
-            ): name
+            pool.submit(execute, notebook, cwd=str(Path(env.doc2path(name)).parent)): name
             for name, notebook in missing.items()
         }
         for number, run in enumerate(as_completed(runs), start=1):
@@ -150,16 +150,16 @@ def _execute(app, env, docnames) -> None:
             if fault:
                 failures[name] = fault
             else:
-                path, data = env.doc2path(name), {"execution_seconds": result.time}
-                cache.cache_notebook_bundle(
-                    CacheBundleIn(missing[name], path, data=data),
-                    check_validity=False,
-                    overwrite=True,
-                )
+                _keep(cache, env.doc2path(name), missing[name], result.time)
             ended = "failed after" if fault else "ran in"
             LOGGER.info(f"[{number}/{len(runs)}] {name} {ended} {result.time:.0f} s")
     for name, error in failures.items():
         raise ExecutionError(env.doc2path(name)) from error
+
+
+def _keep(cache, path, notebook, seconds) -> None:
+    bundle = CacheBundleIn(notebook, path, data={"execution_seconds": seconds})
+    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
 def setup(app):

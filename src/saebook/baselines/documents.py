@@ -161,20 +161,26 @@ def train_document_autoencoders(
             f"each batch must have at least n_clusters = {n_clusters} documents, "
             f"got one of {len(batches[-1])}"
         )
+    _fit(model, batches, lr, l1_coefficient)
+    return model
+
+
+@torch.enable_grad()
+def _fit(
+    model: DocumentAutoencoders, batches: Sequence[Tensor], lr: float, l1_coefficient: float
+) -> None:
     weights = [model.W_enc, model.b_enc, model.W_dec, model.b_dec]
     optimizer = torch.optim.Adam([weight.requires_grad_() for weight in weights], lr=lr)
     states = _random_states(model.seeds)
-    with torch.enable_grad():
-        for epoch in range(epochs):
-            for batch in batches:
-                loss = _loss(model, batch, l1_coefficient, states)  # (n_seeds,)
-                optimizer.zero_grad()
-                loss.sum().backward()
-                optimizer.step()
-                model.losses[:, epoch] += loss.detach() / len(batches)
+    for epoch in range(model.losses.shape[1]):
+        for batch in batches:
+            loss = _loss(model, batch, l1_coefficient, states)  # (n_seeds,)
+            optimizer.zero_grad()
+            loss.sum().backward()
+            optimizer.step()
+            model.losses[:, epoch] += loss.detach() / len(batches)
     for weight in weights:
         weight.requires_grad_(False)
-    return model
 
 
 def _fresh(

@@ -58,9 +58,9 @@ def collect_activations(
     for i, batch in enumerate(rows):
         acts = _activations_of(model, batch, hook_name, stop)
         out[i * batch_size : i * batch_size + len(batch)] = acts.cpu().numpy()
-    if partial is None or path is None:
+    if not (partial and path and isinstance(out, np.memmap)):
         return torch.from_numpy(out)
-    out.flush()  # type: ignore[attr-defined]
+    out.flush()
     del out
     os.replace(partial, path)
     return torch.from_numpy(np.lib.format.open_memmap(path, mode="r+"))

@@ -6,11 +6,12 @@ on the variant, the data and the initial weights. Here the coefficient is search
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any
+from itertools import pairwise, product
+from typing import Any, NamedTuple
 
 import torch
 from sae_lens import TrainingSAE, TrainingSAEConfig
@@ -91,58 +92,87 @@ def train_at_l0(
         ValueError, TypeError: for an unusable argument, or a target that the grid does not enclose.
         RuntimeError: if seeds still miss the target after the last round.
     """
-    check_function("make_cfg", make_cfg, "from a coefficient to a sae-lens training config")
     check_positive("target_l0", target_l0)
     check_positive("tolerance", tolerance)
-    low, high = _check_bracket(bracket)
-    seeds = check_seeds(seeds)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be different whole numbers, at least one, got {seeds}")
+    bracket = _check_bracket(bracket)
+    seeds = _check_different(seeds)
     check_int_at_least("n_grid", n_grid, 2)
     check_positive_int("max_rounds", max_rounds)
-    check_positive_int("n_samples", n_samples)
-    generator = check_generator("generator", generator)
-    start = generator.get_state()
-
-    def train(coefficients: list[float], seeds: list[int]) -> list[TrainingSAE[Any]]:
-        generator.set_state(start)
-        return train_ensemble(
-            [_check_cfg(make_cfg(coefficient)) for coefficient in coefficients],
-            sample_batch,
-            replace(options, n_shards=min(options.n_shards, len(coefficients))),
-            seeds=seeds,
-            generator=generator,
-        )
-
-    ratio = (high / low) ** (1 / (n_grid - 1))
-    grid = [low * ratio**i for i in range(n_grid)]
-    saes = train(grid, seeds[:1] * n_grid)
-    x = sample_batch(n_samples, generator)
-    curve = [(tried, _measure(sae, x)) for tried, sae in zip(grid, saes, strict=True)]
-    guess, slope = _crossing(curve, target_l0)
-    points: dict[int, list[tuple[float, float]]] = {seed: [] for seed in seeds}
-    latest: dict[int, TrainingSAE[Any]] = {}
+    rounds = _Rounds(
+        make_cfg=check_function("make_cfg", make_cfg, "from a coefficient to a sae-lens config"),
+        sample_batch=sample_batch,
+        options=options,
+        generator=check_generator("generator", generator),
+        n_samples=check_positive_int("n_samples", n_samples),
+    )
+    guess, slope = _crossing(rounds.train(_grid(bracket, n_grid), seeds[:1] * n_grid), target_l0)
+    tries: dict[int, list[_Try]] = {seed: [] for seed in seeds}
     waiting = seeds
     for _ in range(max_rounds):
-        tries = [_next(points[seed], target_l0, guess, slope, (low, high)) for seed in waiting]
-        for seed, tried, sae in zip(waiting, tries, train(tries, waiting), strict=True):
-            points[seed].append((tried, _measure(sae, x)))
-            latest[seed] = sae
-        waiting = [s for s in waiting if abs(points[s][-1][1] / target_l0 - 1) > tolerance]
+        coefficients = [_next(tries[seed], target_l0, guess, slope, bracket) for seed in waiting]
+        for seed, tried in zip(waiting, rounds.train(coefficients, waiting), strict=True):
+            tries[seed].append(tried)
+        waiting = [s for s in waiting if abs(tries[s][-1].l0 / target_l0 - 1) > tolerance]
         if not waiting:
-            break
-    if waiting:
-        misses = ", ".join(f"{points[s][-1][1]:.3g} for seed {s}" for s in waiting)
-        raise RuntimeError(
-            f"target_l0 = {target_l0:g} must be met within {tolerance:.1%} in {max_rounds} rounds, "
-            f"got {misses}"
-        )
-    return MatchedSAEs(
-        saes=[latest[seed] for seed in seeds],
-        coefficients=[points[seed][-1][0] for seed in seeds],
-        l0s=[points[seed][-1][1] for seed in seeds],
-        n_trained=n_grid + sum(map(len, points.values())),
+            return _matched(list(tries.values()), n_grid)
+    misses = ", ".join(f"{tries[s][-1].l0:.3g} for seed {s}" for s in waiting)
+    raise RuntimeError(
+        f"target_l0 = {target_l0:g} must be met within {tolerance:.1%} in {max_rounds} rounds, "
+        f"got {misses}"
     )
+
+
+class _Try(NamedTuple):
+    coefficient: float
+    l0: float
+    sae: TrainingSAE[Any]
+
+
+@dataclass(kw_only=True)
+class _Rounds:
+    """Rounds of training on the same batches, and the inputs that every L0 is measured on."""
+
+    make_cfg: Callable[[float], TrainingSAEConfig]
+    sample_batch: SampleBatch
+    options: TrainingOptions
+    generator: torch.Generator
+    n_samples: int
+
+    def __post_init__(self) -> None:
+        self._start = self.generator.get_state()
+
+    def train(self, coefficients: list[float], seeds: list[int]) -> list[_Try]:
+        """Train an SAE with each coefficient and seed, in one stacked program."""
+        self.generator.set_state(self._start)
+        saes = train_ensemble(
+            [_check_cfg(self.make_cfg(coefficient)) for coefficient in coefficients],
+            self.sample_batch,
+            replace(self.options, n_shards=min(self.options.n_shards, len(coefficients))),
+            seeds=seeds,
+            generator=self.generator,
+        )
+        l0s = [_measure(sae, self._x) for sae in saes]
+        return [_Try(*each) for each in zip(coefficients, l0s, saes, strict=True)]
+
+    @functools.cached_property
+    def _x(self) -> Tensor:
+        """What the generator gives after the first round's batches."""
+        return self.sample_batch(self.n_samples, self.generator)
+
+
+def _matched(tries: list[list[_Try]], n_grid: int) -> MatchedSAEs:
+    return MatchedSAEs(
+        saes=[each[-1].sae for each in tries],
+        coefficients=[each[-1].coefficient for each in tries],
+        l0s=[each[-1].l0 for each in tries],
+        n_trained=n_grid + sum(map(len, tries)),
+    )
+
+
+def _grid(bracket: tuple[float, float], n: int) -> list[float]:
+    """Coefficients from one end of the bracket to the other, even in their logarithm."""
+    ratio = (bracket[1] / bracket[0]) ** (1 / (n - 1))
+    return [bracket[0] * ratio**i for i in range(n)]
 
 
 @torch.no_grad()
@@ -150,46 +180,45 @@ def _measure(sae: TrainingSAE[Any], x: Tensor) -> float:
     return l0(inference_sae(sae).encode(x))
 
 
-def _crossing(curve: list[tuple[float, float]], target: float) -> tuple[float, float]:
+def _crossing(curve: list[_Try], target: float) -> tuple[float, float]:
     """The coefficient at which a curve first crosses the target, and the log-log slope there."""
     for here, there in pairwise(curve):
-        if min(here[1], there[1]) <= target <= max(here[1], there[1]):
+        if min(here.l0, there.l0) <= target <= max(here.l0, there.l0):
             slope = _slope(here, there)
             return _on_line(here, slope, target), slope
-    pairs = ", ".join(f"{found:.3g} at {coefficient:.3g}" for coefficient, found in curve)
+    pairs = ", ".join(f"{tried.l0:.3g} at {tried.coefficient:.3g}" for tried in curve)
     raise ValueError(f"target_l0 must be an L0 that bracket reaches, got {target:g}; L0s: {pairs}")
 
 
 def _next(
-    points: list[tuple[float, float]],
-    target: float,
-    guess: float,
-    slope: float,
-    bracket: tuple[float, float],
+    tries: list[_Try], target: float, guess: float, slope: float, bracket: tuple[float, float]
 ) -> float:
     """The coefficient to try next, from what a seed has shown so far."""
-    if not points:
+    if not tries:
         return guess
-    above = [point for point in points if point[1] > target]
-    below = [point for point in points if point[1] <= target]
+    above = [tried for tried in tries if tried.l0 > target]
+    below = [tried for tried in tries if tried.l0 <= target]
     if above and below:
-        pairs = [(here, there) for here in above for there in below]
-        here, there = min(pairs, key=lambda pair: abs(_log(pair[0][0]) - _log(pair[1][0])))
-        if len(points) > 2:  # interpolation has failed before, and could again: halve
-            return math.sqrt(here[0] * there[0])
+        here, there = min(
+            product(above, below),
+            key=lambda pair: abs(_log(pair[0].coefficient) - _log(pair[1].coefficient)),
+        )
+        if len(tries) > 2:  # interpolation has failed before, and could again: halve
+            return math.sqrt(here.coefficient * there.coefficient)
         slope = _slope(here, there)
-    near = min(points, key=lambda point: abs(_log(point[1]) - _log(target)))
+    near = min(tries, key=lambda tried: abs(_log(tried.l0) - _log(target)))
     return min(max(_on_line(near, slope, target), bracket[0]), bracket[1])
 
 
-def _slope(here: tuple[float, float], there: tuple[float, float]) -> float:
-    """The log-log slope between two points, infinite where both have the same L0."""
-    return (_log(there[1]) - _log(here[1])) / (_log(there[0]) - _log(here[0])) or math.inf
+def _slope(here: _Try, there: _Try) -> float:
+    """The log-log slope between two tries, infinite where both have the same L0."""
+    rise, run = _log(there.l0) - _log(here.l0), _log(there.coefficient) - _log(here.coefficient)
+    return rise / run or math.inf
 
 
-def _on_line(point: tuple[float, float], slope: float, target: float) -> float:
-    """The coefficient at which the line through a point, on log-log axes, meets the target."""
-    return point[0] * math.exp((_log(target) - _log(point[1])) / slope)
+def _on_line(tried: _Try, slope: float, target: float) -> float:
+    """The coefficient at which the line through a try, on log-log axes, meets the target."""
+    return tried.coefficient * math.exp((_log(target) - _log(tried.l0)) / slope)
 
 
 def _log(value: float) -> float:
@@ -203,6 +232,13 @@ def _check_bracket(bracket: tuple[float, float]) -> tuple[float, float]:
     if low >= high:
         raise ValueError(f"bracket must rise, got {bracket!r}")
     return low, high
+
+
+def _check_different(seeds: int | Sequence[int]) -> list[int]:
+    seeds = check_seeds(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be different whole numbers, at least one, got {seeds}")
+    return seeds
 
 
 def _check_cfg(cfg: Any) -> TrainingSAEConfig:
