@@ -71,9 +71,14 @@ class Claim:
     @property
     def found(self) -> str:
         """The value for reading: as it was given, or the numbers found with their bounds."""
+        return "; ".join(self.numbers)
+
+    @property
+    def numbers(self) -> list[str]:
+        """Each number found with its bounds, for reading; or one string, the value as given."""
         if self.value is None and self.findings:
-            return "; ".join(map(format_finding, self.findings))
-        return format_value(self.value)
+            return [format_finding(finding) for finding in self.findings]
+        return [format_value(self.value)]
 
     @property
     def anchor(self) -> str:
@@ -86,6 +91,7 @@ class Claim:
             "id": self.id,
             "statement": self.statement,
             "value": self.found,
+            "numbers": self.numbers,
             "published": format_value(self.published),
             "source": self.source or "",
             "anchor": self.anchor,

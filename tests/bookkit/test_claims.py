@@ -154,6 +154,7 @@ def test_a_notebook_gets_text_html_and_json(monkeypatch):
         "id": "shown",
         "statement": "Shown",
         "value": "1, 2.25",
+        "numbers": ["1, 2.25"],
         "published": "2.73",
         "source": "Section 3",
         "anchor": "claim-shown",
@@ -164,6 +165,13 @@ def test_a_notebook_gets_text_html_and_json(monkeypatch):
     }
     assert bundle["text/plain"] == "✓ Claim. Shown: 1, 2.25 (published 2.73)"
     assert "claim-shown" in bundle["text/html"]
+
+
+def test_a_value_that_was_given_is_not_taken_apart():
+    claim = claims.check("given", "Given", [claims.at_least(2, 1)], value="a; b")
+    assert claim.payload()["numbers"] == ["a; b"]
+    two = claims.check("two", "Two", [claims.at_least(2, 1), claims.at_most(0, 1, "y")])
+    assert two.payload()["numbers"] == ["2 ≥ 1", "y: 0 ≤ 1"]
 
 
 def test_the_ledger_needs_no_heavy_import():

@@ -240,10 +240,9 @@ class PrintLedger(SphinxPostTransform):
             nodes.Text(claim["statement"]),
         )
         statement = nodes.paragraph("", "", statement, *_published(claim, self.env.docname))
-        numbers = claim["value"].split("; ") if claim["findings"] else [claim["value"]]
         cells = (
             [statement],
-            _lines(numbers),
+            _lines(claim["numbers"]),
             _lines(how_often(record)),
             _lines(["✓ holds" if claim["holds"] else "✗ does not hold here"]),
         )
