@@ -87,10 +87,6 @@ class Library:
         is_class = isinstance(node, ast.ClassDef)
         return Entry(module=module, name=name, is_class=is_class, origin=origin)
 
-    def docstrings(self) -> dict[str, str]:
-        """The docstring of each module."""
-        return {name: ast.get_docstring(tree) or "" for name, tree in self.trees.items()}
-
     def uses(self, tree: ast.AST, bindings: dict[str, tuple[str, str | None]]) -> set[Name]:
         """The library's definitions that code names, given what its imports bind."""
         found = set()
