@@ -56,6 +56,15 @@ class TrainingOptions:
 
     Raises:
         ValueError, TypeError: for numbers out of range, or things of another kind.
+
+    Example: watch the L0 on the way. ::
+
+        def watch(step, saes):
+            if step % 100 == 0:
+                print(step, [l0(sae.encode(x)) for sae in saes()])
+
+        options = TrainingOptions(steps=1000, callback=watch)
+        saes = train_ensemble(cfgs, world.sample, options, seeds=5, generator=0)
     """
 
     steps: int

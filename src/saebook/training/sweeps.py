@@ -70,6 +70,11 @@ def sweep(
     Raises:
         ValueError, TypeError: for a field that the config does not have or that an ensemble cannot
             vary, and what `train` raises.
+
+    Example: five seeds at each of three k, and a measure as a column of the table. ::
+
+        found = sweep(cfg, world.sample, options, over={"k": [2, 3, 4]}, generator=0)
+        found.table["mcc"] = [signed_mcc(sae.W_dec, world.directions) for sae in found.saes]
     """
     check_instance("cfg", cfg, TrainingSAEConfig)
     known = {f.name for f in dataclasses.fields(cfg)}
