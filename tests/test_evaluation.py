@@ -98,7 +98,8 @@ def by_hand(sae):
 
 def test_every_column_is_what_loops_over_the_sample_give():
     turned = WORLD.directions + 0.3 * torch.randn(4, 6, generator=torch.Generator().manual_seed(2))
-    rows = torch.cat([turned, turned[:1], -turned[1:2]]) * torch.linspace(0.5, 2, 6)[:, None]
+    again = turned[:1] + 0.1  # not quite a copy: rounding would choose between equals
+    rows = torch.cat([turned, again, -turned[1:2]]) * torch.linspace(0.5, 2, 6)[:, None]
     sae = sae_of(rows)
     sae.W_enc.data = rows.T / rows.norm(dim=1)
     sae.b_enc.data -= torch.tensor([0.1, 0.3, 0.5, 0.2, 0.1, 9.0])
