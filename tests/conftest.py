@@ -1,6 +1,9 @@
 """Shapes and types of the whole library are checked at run time in every test."""
 
+import os
 import shutil
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the book; read when PyTorch is imported
 
 import hypothesis
 import jaxtyping
