@@ -9,9 +9,23 @@ from __future__ import annotations
 
 import re
 
+import sphinx_codeautolink.extension
+from docutils import nodes
 from sphinx.util.nodes import make_refnode
 
 MARKUP = re.compile(r"(`+.+?`+)|([|*\\]|(?<=\w)_(?!\w))", re.DOTALL)
+
+
+class _Sections(sphinx_codeautolink.extension.CodeBlockAnalyser):
+    """Reads a page's code; the bodies of sphinx-proof's boxes are sections without a title."""
+
+    def visit_section(self, node):
+        if isinstance(node[0], nodes.title):
+            super().visit_section(node)
+
+    def depart_section(self, node):
+        if isinstance(node[0], nodes.title):
+            super().depart_section(node)
 
 
 def plain(line: str) -> str:
@@ -64,6 +78,7 @@ def setup(app):
     for extension in ("sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"):
         app.setup_extension(extension)
     app.setup_extension("sphinx_codeautolink")
+    sphinx_codeautolink.extension.CodeBlockAnalyser = _Sections
     app.connect("autodoc-process-docstring", _escape, priority=400)
     app.connect("autodoc-process-docstring", _ask_for_uses, priority=600)
     app.connect("env-updated", _write_again)

@@ -45,7 +45,8 @@ class TrainingOptions:
             they are then. That function costs time, the call itself none.
         device: where the weights live while they train, such as "cpu" or "cuda".
         checkpoint: a file to save the run to, every 1,000 steps. A run that was killed goes on from
-            it and ends with the same weights; the file is removed at the end.
+            it and ends with the same weights (bit for bit on one thread; on several, a product
+            may be summed in another order); the file is removed at the end.
         n_shards: number of joblib tasks to split the SAEs into, each a stacked program on one
             thread. joblib's `parallel_config` says where they run: in this process by default, in
             others on this machine, on a Dask cluster. The batches and, to rounding, the weights are
