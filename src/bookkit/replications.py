@@ -154,14 +154,19 @@ def code_digest(root: Path, chapter: Path) -> str:
         digest = hashlib.sha256(ast.dump(code_of(chapter.read_text(encoding="utf-8"))).encode())
         for path in sorted({path for pattern in CODE for path in root.glob(pattern)}):
             digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(_bare(path) if path.suffix == ".py" else path.read_bytes())
+            digest.update(meaning(path) if path.suffix == ".py" else path.read_bytes())
     pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
     digest.update("\n".join(sorted(line.partition("#")[0].strip() for line in pins)).encode())
     return digest.hexdigest()[:12]
 
 
-def _bare(path: Path) -> bytes:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def meaning(path: Path) -> bytes:
+    """What a module does: its code without comments, docstrings and layout."""
+    content = path.read_bytes()
+    try:
+        tree = ast.parse(content)
+    except SyntaxError:  # half an edit
+        return content
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]

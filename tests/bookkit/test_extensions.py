@@ -35,6 +35,16 @@ def test_the_digest_follows_the_library_and_finds_back(project):
     assert digest(project) == before
 
 
+def test_comments_and_docstrings_execute_nothing(project):
+    digest = execution_cache.inputs_digest
+    before = digest(project)
+    module = project / "src" / "saebook" / "worlds.py"
+    module.write_text('"""Worlds."""\n\nx = 1  # one\n')
+    assert digest(project) == before
+    module.write_text("x = (")  # half an edit
+    assert digest(project) != before
+
+
 @pytest.mark.parametrize(
     "path",
     [

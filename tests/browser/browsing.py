@@ -38,7 +38,7 @@ SHOWN_IN_PRINT = """() => [...document.querySelectorAll(
 )]
     .filter(element => element.checkVisibility()).map(element => element.className)"""
 OPEN_CODE = """() => [...document.querySelectorAll(".cell_input")]
-    .filter(cell => cell.checkVisibility())
+    .filter(cell => cell.checkVisibility({visibilityProperty: true}))
     .reduce((sum, cell) => sum + cell.offsetHeight, 0)
     / document.querySelector("main").scrollHeight"""
 # The contrast of thousands of code tokens takes axe minutes: one block of each mix of tokens does.

@@ -1,5 +1,7 @@
 """One browser for all tests, one visit to each page, and a summary at the end."""
 
+from statistics import median
+
 import browsing
 import pytest
 from playwright.sync_api import sync_playwright
@@ -48,12 +50,22 @@ def bare(_browser):
     context.close()
 
 
+@pytest.fixture(scope="session")
+def look(site, _screens):
+    """Find out what a page does; each is visited once."""
+
+    def at(page_name):
+        if page_name not in VISITS:
+            VISITS[page_name] = browsing.visit(site, page_name, *_screens)
+        return VISITS[page_name]
+
+    return at
+
+
 @pytest.fixture
-def visit(page_name, site, _screens):
-    """What a page does; each is visited once."""
-    if page_name not in VISITS:
-        VISITS[page_name] = browsing.visit(site, page_name, *_screens)
-    return VISITS[page_name]
+def visit(page_name, look):
+    """What a page does."""
+    return look(page_name)
 
 
 @pytest.fixture
@@ -89,11 +101,8 @@ def pytest_terminal_summary(terminalreporter):
     )
     write(f"heaviest page: {VISITS[heaviest].bytes_without_figures / 1000:.0f} kB, {heaviest}")
     write(f"  with figures: {VISITS[fullest].bytes_with_figures / 1000:.0f} kB, {fullest}")
-    shares = sorted(visit.open_code for visit in visits if visit.open_code)
+    shares = [100 * visit.open_code for visit in visits if visit.open_code]
     if shares:
-        middle = 100 * shares[len(shares) // 2]
-        write(
-            f"open code: {middle:.0f} % of the middle page's height, at most {100 * shares[-1]:.0f}"
-        )
+        write(f"open code: {median(shares):.0f} % of the median page, at most {max(shares):.0f} %")
     write(f"largest image file: {image.stat().st_size / 1000:.0f} kB, {image.relative_to(HTML)}")
     write(f"site: {sum(files) / 1e6:.1f} MB in {len(files)} files")

@@ -1,11 +1,15 @@
 """Every page of the site, on a phone and on a desk, in light and in dark."""
 
+from statistics import median
+
 import pytest
+from conftest import PAGES
 from site_checks import listed
 
 LARGEST_PAGE = 450_000
 LARGEST_PAGE_WITH_FIGURES = 1_200_000
 MOST_OPEN_CODE = 0.25
+MOST_OPEN_CODE_IN_THE_MEDIAN = 0.2
 
 
 def test_page_loads_without_errors(visit):
@@ -43,3 +47,8 @@ def test_page_is_light_with_its_figures(visit):
 
 def test_page_is_more_text_and_pictures_than_open_code(visit):
     assert visit.open_code <= MOST_OPEN_CODE
+
+
+def test_median_page_with_code_has_little_of_it_open(look):
+    shares = [look(page.name).open_code for page in PAGES]
+    assert median(share for share in shares if share) <= MOST_OPEN_CODE_IN_THE_MEDIAN

@@ -2,8 +2,9 @@
 
 jupyter-cache compares code cells only: a change of the library would leave stale outputs in the
 book. This extension keeps one cache for each state of the inputs. An unchanged rebuild executes
-nothing, an edit of the library executes every chapter, and reverting the edit finds the earlier
-cache again. Within a cache, code and the tags that matter to it find a chapter's outputs.
+nothing, and so does an edit of comments and docstrings; any other edit of the library executes
+every chapter, and reverting it finds the earlier cache again. Within a cache, code and the tags
+that matter to it find a chapter's outputs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import jupytext
 import myst_nb.core.execute.cache
 from jupyter_cache.cache.db import NbCacheRecord
 from jupyter_cache.cache.main import JupyterCacheBase
+
+from bookkit.replications import meaning
 
 INPUTS = ("src/saebook/**/*", "src/bookkit/*", "requirements.txt", "pyproject.toml")
 SITE_PARTS = ("book/_static/**/*", "book/_templates/**/*", "src/bookkit/*/**/*")
@@ -44,12 +47,17 @@ def _files(root: Path, *patterns: str) -> dict[str, Path]:
     }
 
 
+def _content(path: Path) -> str:
+    if path.suffix == ".py":
+        return hashlib.sha256(meaning(path)).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _digest(files: dict[str, Path], *others: str) -> str:
     digest = hashlib.sha256("\0".join(others).encode())
     for name, path in files.items():
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"\0{name}\0{content}".encode())
+        digest.update(f"\0{name}\0{_content(path)}".encode())
     return digest.hexdigest()[:16]
 
 

@@ -13,11 +13,15 @@ import sphinx_codeautolink.extension
 from docutils import nodes
 from sphinx.util.nodes import make_refnode
 
-MARKUP = re.compile(r"(`+.+?`+)|([|*\\]|(?<=\w)_(?!\w))", re.DOTALL)
+MARKUP = re.compile(r"(`+.+?`+|(?<![\w*])\*\w+\*(?!\w))|([|*\\]|(?<=\w)_(?!\w))", re.DOTALL)
 
 
 class _Sections(sphinx_codeautolink.extension.CodeBlockAnalyser):
-    """Reads a page's code; the bodies of sphinx-proof's boxes are sections without a title."""
+    """Reads a page's code. Boxes have titles too, and sphinx-proof's a section without a title."""
+
+    def visit_title(self, node):
+        if isinstance(node.parent, nodes.section):
+            super().visit_title(node)
 
     def visit_section(self, node):
         if isinstance(node[0], nodes.title):
@@ -29,7 +33,7 @@ class _Sections(sphinx_codeautolink.extension.CodeBlockAnalyser):
 
 
 def plain(line: str) -> str:
-    """A line of a docstring whose `*`, `|` and final `_` outside of backticks mean themselves."""
+    """A line of a docstring whose `*`, `|` and final `_` mean themselves, but in `code` or *one*."""
     return MARKUP.sub(lambda match: match[1] or f"\\{match[2]}", line)
 
 
