@@ -35,7 +35,7 @@ chapter: setup ## Execute one chapter and build a preview of it: make chapter NA
 	@$(RUN) tools/build_book.py "$(NAME)"
 
 test: setup ## Run the tests of the library
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n auto --dist worksteal
 
 check-site: setup ## Run the checks on the built site
 	@$(RUN) -m pytest tests/site

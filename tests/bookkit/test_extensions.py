@@ -248,6 +248,19 @@ def test_the_corner_of_a_table_is_no_empty_header():
     assert html.startswith('<div class="pst-scrollable-table-container" tabindex="0"><table')
 
 
+def test_numbers_in_sentences_have_a_minus_and_names_keep_their_hyphen():
+    assert mended('<span class="pasted-text">-0.67</span>') == (
+        '<span class="pasted-text">−0.67</span>'
+    )
+    assert mended('<span class="pasted-text">k-means</span>').count("-") == 2
+
+
+def test_a_list_of_uses_opens_with_a_button_without_a_link():
+    assert mended('<summary>Expand for references to <a href="#x">x</a></summary>') == (
+        "<summary>Used in</summary>"
+    )
+
+
 def test_boxes_do_not_share_an_id():
     theorem = '<div class="proof theorem admonition" id="thm-x">'
     content = '<section class="theorem-content" id="proof-content">'

@@ -304,6 +304,12 @@ def test_the_digest_of_code_sees_code_only(project, name, old, new, same):
     assert (table.code_digest(project, project / "book" / "chapter.md") == before) is same
 
 
+def test_half_an_edit_means_its_own_text(tmp_path):
+    half = tmp_path / "x.py"
+    half.write_text("x = (")
+    assert table.meaning(half) == b"x = ("
+
+
 def test_two_threads_can_take_digests_at_once():
     book = ROOT / "book" / "true_l0.md"
     with ThreadPoolExecutor(4) as pool:

@@ -3,8 +3,9 @@
 from statistics import median
 
 import pytest
-from conftest import PAGES
 from site_checks import listed
+
+from conftest import PAGES
 
 LARGEST_PAGE = 450_000
 LARGEST_PAGE_WITH_FIGURES = 1_200_000

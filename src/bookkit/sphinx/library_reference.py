@@ -33,7 +33,7 @@ class _Sections(sphinx_codeautolink.extension.CodeBlockAnalyser):
 
 
 def plain(line: str) -> str:
-    """A line of a docstring whose `*`, `|` and final `_` mean themselves, but in `code` or *one*."""
+    """A line of a docstring: `*`, `|` and final `_` mean themselves, but in `code` and *words*."""
     return MARKUP.sub(lambda match: match[1] or f"\\{match[2]}", line)
 
 

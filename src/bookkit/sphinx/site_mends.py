@@ -40,6 +40,8 @@ _MENDS = (
     ),
     # Row and column headers of DataFrames say which they are.
     (re.compile(r"(<tr>\s*)<th>"), r'\1<th scope="row">'),
+    # A number in a sentence takes a minus, not a hyphen.
+    (re.compile(r'(<span class="pasted-text">)-(?=\d)'), "\\1\N{MINUS SIGN}"),
     # What folds a list of uses is a button, and may hold no link.
     (re.compile(r"<summary>Expand for references to .*?</summary>"), "<summary>Used in</summary>"),
     # Sphinx sets long signatures as lists of definitions without a term.
