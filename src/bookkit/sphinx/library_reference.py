@@ -13,6 +13,7 @@ import sphinx_codeautolink.extension
 from docutils import nodes
 from sphinx.util.nodes import make_refnode
 
+NAMED = {"module", "class", "function", "method"}  # an attribute goes by its class' name
 MARKUP = re.compile(r"(`+.+?`+|(?<![\w*])\*\w+\*(?!\w))|([|*\\]|(?<=\w)_(?!\w))", re.DOTALL)
 
 
@@ -70,7 +71,8 @@ def _resolve(app, env, node, contnode):
     objects, target = env.get_domain("py").objects, node["reftarget"]
     tops = {path.partition(".")[0] for path in objects}
     last = target.rpartition(".")[2]
-    alike = [path for path, o in objects.items() if path.endswith(f".{last}") and not o.aliased]
+    named = (path for path, o in objects.items() if o.objtype in NAMED and not o.aliased)
+    alike = [path for path in named if path.endswith(f".{last}")]
     for path in (target, *(f"{top}.{target}" for top in tops), *(alike if len(alike) == 1 else ())):
         if path in objects:
             entry = objects[path]
