@@ -283,9 +283,22 @@ def test_scripts_of_a_kernel_server_are_dropped():
 )
 def test_the_404_page_follows_the_address_of_the_site(monkeypatch, address, prefix):
     monkeypatch.setenv("BOOK_BASEURL", address)
-    config = SimpleNamespace(html_baseurl="")
+    config = SimpleNamespace(html_baseurl="", html_title="A book")
     site_mends._place_site(None, config)
     assert config.notfound_urls_prefix == prefix
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/book/"])
+def test_with_an_address_pages_can_be_shared_and_are_listed(monkeypatch, address):
+    monkeypatch.setenv("BOOK_BASEURL", address)
+    extensions = []
+    site_mends.setup(
+        SimpleNamespace(setup_extension=extensions.append, connect=lambda *a, **options: None)
+    )
+    assert extensions == (["sphinxext.opengraph", "sphinx_sitemap"] if address else [])
+    config = SimpleNamespace(html_baseurl="", html_title="A book")
+    site_mends._place_site(None, config)
+    assert getattr(config, "ogp_site_url", "") == address
 
 
 def test_a_citation_key_becomes_a_reference_and_other_sources_stay_text():

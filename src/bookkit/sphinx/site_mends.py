@@ -60,7 +60,7 @@ _AT_ONCE = re.compile(r"<script(?=[^>]* src=)(?![^>]*(?: defer|documentation_opt
 
 
 def _describe(app, pagename, templatename, context, doctree):
-    """Give search engines the start of a page's first paragraph, or the page's title."""
+    """Tell search engines, and where a page is shared, how its text begins, or else its title."""
     paragraphs = doctree.findall(nodes.paragraph) if doctree else ()
     texts = (paragraph.astext() for paragraph in paragraphs)
     title = context.get("pagetitle") or context.get("title") or pagename.capitalize()
@@ -68,6 +68,7 @@ def _describe(app, pagename, templatename, context, doctree):
     about = textwrap.shorten(first or f"{title}: {app.config.html_title}", 160, placeholder=" …")
     tag = f'<meta name="description" content="{html.escape(about)}"/>'
     context["metatags"] = (context.get("metatags") or "") + tag
+    context["meta"] = {**(context.get("meta") or {}), "og:description": about}
 
 
 def _is_thebe(script) -> bool:
@@ -101,6 +102,10 @@ def _place_site(app, config):
     config.notfound_urls_prefix = urlsplit(config.html_baseurl).path or "/"
     if not config.notfound_urls_prefix.endswith("/"):
         config.notfound_urls_prefix += "/"
+    if address:
+        config.ogp_site_url, config.ogp_site_name = address, config.html_title
+        config.ogp_social_cards = {"enable": False}
+        config.sitemap_url_scheme = "{link}"
 
 
 def _mend_files(app, exception):
@@ -117,9 +122,12 @@ def _mend_files(app, exception):
 
 
 def setup(app):
+    if os.environ.get(ADDRESS):  # what these write begins with the address
+        app.setup_extension("sphinxext.opengraph")
+        app.setup_extension("sphinx_sitemap")
     app.connect("build-finished", _mend_files)
     app.connect("config-inited", _place_site)
     app.connect("doctree-resolved", _drop_thebe_nodes, priority=900)
-    app.connect("html-page-context", _describe, priority=900)
+    app.connect("html-page-context", _describe, priority=400)  # before opengraph
     app.connect("html-page-context", _mend_page, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
