@@ -35,7 +35,7 @@ SILENT = {
 # Directives with an argument that is a key, a label or a path.
 KEYED = {"glue:figure", "glue", "figure", "solution", "exercise-start", "solution-start"}
 ROLES = re.compile(
-    r"\{(?:glue(?::\w+)?|setting|published|math|cite(?::\w+)*|ref|numref|eq|doc|any|term|download"
+    r"\{(?:glue(?::\w+)?|found|setting|published|math|cite(?::\w+)*|ref|numref|eq|doc|any|term|download"
     r"|prf:ref|nb-download)\}(`+)[^`]+?\1"
 )
 NUMBER = r"(?<![\w.])[-−+]?(?:\d[\d,]*)?\.?\d+(?:[eE][-−+]?\d+)?"
@@ -270,6 +270,7 @@ def test_a_planted_result_is_found(text, kind):
     [
         "The error is {glue:text}`mse:.2f`, published {published}`2.73`, at {setting}`0.15`.",
         "On another page it is {glue:text}`true_l0.md::mse:.2f`.",
+        "A claim's number is {found}`mixing-pays/2:.2f`.",
         "With $p_i = 0.345 (50 - i) / 50$ it decays.",
         "$$\n\\alpha = 0.6 x\n$$ (eq-x)",
         "\\begin{align}\nx &= 0.5 y\n\\end{align}",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -401,6 +402,26 @@ def test_a_number_tells_its_range_in_its_own_format(ranges, fmt, text):
     record = table.Record(is_claim=False, ranges=ranges, environments=("a", "b", "c"))
     assert replicated_numbers.range_of(record, fmt) == text
     assert replicated_numbers.range_of(None, fmt) == ""
+
+
+def test_a_number_of_a_claim_is_found_on_whichever_page_it_is():
+    claims = {"a": [{"id": "x", "findings": []}], "b": [{"id": "y", "findings": [{"value": 7}]}]}
+    claims["b"][0]["findings"].append({"value": 8.5})
+    assert replicated_numbers.found_in(claims, "y", "2") == ("b", 8.5)
+    with pytest.raises(LookupError, match="'x' has 0 numbers, and none called '1'"):
+        replicated_numbers.found_in(claims, "x", "1")
+    with pytest.raises(LookupError, match="no page checks the claim 'z'"):
+        replicated_numbers.found_in(claims, "z", "1")
+
+
+@pytest.mark.parametrize(("claim", "shown"), [("y", "8.50"), ("z", "")])
+def test_a_number_of_a_claim_is_shown_or_warned_of(claim, shown, caplog):
+    node = replicated_numbers.Glued("{found}`…`", "", claim=claim, number="1", fmt=".2f")
+    claims = {"b": [{"id": "y", "findings": [{"value": 8.5}]}]}
+    env = SimpleNamespace(bookkit_claims={"claims": claims})
+    replicated_numbers._look_up(env, node)
+    assert node.astext() == shown
+    assert bool(caplog.records) is not bool(shown)
 
 
 def test_the_processor_tells_the_instructions_that_pytorch_uses():

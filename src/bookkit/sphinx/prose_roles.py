@@ -1,8 +1,8 @@
 """Roles that mark the numbers which a writer may type.
 
 `` {setting}`0.15` `` is a choice, made before any computation. `` {published}`2.73` `` is quoted
-from a source. Every other number in prose comes from the computation, through glue;
-`tests/test_prose.py` keeps that rule.
+from a source. Every other number in prose comes from the computation, through glue or the claim
+that it belongs to; `tests/test_prose.py` keeps that rule.
 """
 
 from __future__ import annotations
