@@ -55,21 +55,19 @@ def found_in(claims: dict[str, list[dict]], id: str, number: str) -> tuple[str, 
     Raises:
         LookupError: there is no such claim, or it has no such number.
     """
-    page, claim = next(
-        (
-            (page, claim)
-            for page, several in claims.items()
-            for claim in several
-            if claim["id"] == id
-        ),
-        (None, None),
-    )
-    if claim is None:
+    places = {
+        claim["id"]: (page, claim["findings"])
+        for page, several in claims.items()
+        for claim in several
+    }
+    if id not in places:
         raise LookupError(f"no page checks the claim {id!r}")
-    values = {str(i): finding["value"] for i, finding in enumerate(claim["findings"], start=1)}
-    if number not in values:
-        raise LookupError(f"the claim {id!r} has {len(values)} numbers, and none called {number!r}")
-    return page, values[number]
+    page, findings = places[id]
+    if number not in map(str, range(1, len(findings) + 1)):
+        raise LookupError(
+            f"the claim {id!r} has {len(findings)} numbers, and none called {number!r}"
+        )
+    return page, findings[int(number) - 1]["value"]
 
 
 def range_of(record: Record | None, fmt: str, number: int = 1) -> str:
