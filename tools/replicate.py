@@ -40,8 +40,16 @@ SHIFT = 10_000
 # order. COMPATIBLE differs most and can be ten times slower: for the short chapters, by its name.
 ENVIRONMENTS = {
     "machine": {},
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"},
-    "default": {"ATEN_CPU_CAPABILITY": "default"},
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_CBWR": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+    "default": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "NUMBA_CPU_NAME": "generic",
+    },
     "threads": {"OMP_NUM_THREADS": "2"},
     "compatible": {"MKL_CBWR": "COMPATIBLE"},
 }

@@ -1,14 +1,19 @@
-"""What a training loop needs around its steps: a progress bar, one thread for small work."""
+"""What a training loop needs around its steps: a progress bar, one thread or several."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
+
+WORTH_A_THREAD = 2**21  # multiplications that take some ten times as long as starting a thread
 
 
 def step_bar(steps: range, what: str, *, progress: bool, unit: str = "step") -> Any:
@@ -29,6 +34,24 @@ def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+def spread(work: Callable[..., object], n: int, *args: object, cost: int) -> None:
+    """Call `work(first, last, *args)` on parts of `range(n)`, side by side on torch's threads.
+
+    Args:
+        work: frees the GIL.
+        n: length of the range.
+        cost: multiplications in all; threads are started where each has enough to do.
+    """
+    n_parts = max(1, min(torch.get_num_threads(), n, cost // WORTH_A_THREAD))
+    if n_parts == 1:
+        work(0, n, *args)
+        return
+    parts = pairwise(n * i // n_parts for i in range(n_parts + 1))
+    with ThreadPoolExecutor(n_parts) as pool:
+        list(pool.map(lambda part: work(*part, *args), parts))

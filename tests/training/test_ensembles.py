@@ -39,7 +39,7 @@ from saebook.training import (
     train_and_polish,
     train_ensemble,
 )
-from saebook.training.engine import run
+from saebook.training.engine import plain, run
 from saebook.training.initial import fresh_saes
 from saebook.training.schedules import coefficients_at
 
@@ -247,29 +247,48 @@ def test_weights_equal_those_of_sae_lens_after_200_steps_dead_latents_included(n
         train_with_sae_lens(cfg, seed=seed, steps=200, window=5, **schedule)
         for cfg, seed in zip(cfgs, seeds, strict=True)
     ]
-    saes = train_ensemble(
-        cfgs,
-        sample_batch,
-        TrainingOptions(
-            steps=200,
-            batch_size=BATCH,
-            lr=1e-3,
-            lr_warm_up_steps=10,
-            lr_decay_steps=50,
-            dead_feature_window=5,
-        ),
-        seeds=seeds,
-        generator=torch.Generator().manual_seed(99),
+    options = TrainingOptions(
+        steps=200,
+        batch_size=BATCH,
+        lr=1e-3,
+        lr_warm_up_steps=10,
+        lr_decay_steps=50,
+        dead_feature_window=5,
     )
-    assert largest_difference(saes, [sae for sae, _ in runs]) < 1e-6
+    for sparse in (False, True) if "topk" in name else (None,):
+        saes = train_ensemble(
+            cfgs,
+            sample_batch,
+            replace(options, sparse=sparse),
+            seeds=seeds,
+            generator=torch.Generator().manual_seed(99),
+        )
+        assert largest_difference(saes, [sae for sae, _ in runs]) < 1e-6
+        if hasattr(saes[0], "topk_threshold"):
+            for sae, (reference, _) in zip(saes, runs, strict=True):
+                torch.testing.assert_close(sae.topk_threshold, reference.topk_threshold)
+                assert sae.activation_fn.k == reference.activation_fn.k
     if "topk" in name:
         assert max(dead for _, dead in runs) > D_IN // 2, (
             "the auxiliary loss was never put to the test"
         )
-    if hasattr(saes[0], "topk_threshold"):
-        for sae, (reference, _) in zip(saes, runs, strict=True):
-            torch.testing.assert_close(sae.topk_threshold, reference.topk_threshold)
-            assert sae.activation_fn.k == reference.activation_fn.k
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_compiled_loops_and_pytorchs_words_train_alike(monkeypatch, name):
+    cfgs = [replace(cfg, dtype="float64") for cfg in ENSEMBLES[name]]
+    for sparse in (False, True) if "topk" in name else (None,):
+        run = {"steps": 40, "dead_feature_window": 5, "sparse": sparse}
+        fast = small_run(cfgs=cfgs, seeds=len(cfgs), **run)
+        with monkeypatch.context() as patch:
+            patch.setattr("saebook.training.engine.steps.compiled", plain)
+            readable = small_run(cfgs=cfgs, seeds=len(cfgs), **run)
+        assert largest_difference(fast, readable) < 1e-9
+
+
+def test_a_sparse_step_is_refused_where_all_latents_may_be_active():
+    with pytest.raises(ValueError, match="sparse must be None or False for .* 'standard'"):
+        small_run(cfgs=ENSEMBLES["standard"], seeds=2, sparse=True)
 
 
 def test_pre_activation_loss_of_jumprelu_equals_that_of_sae_lens():

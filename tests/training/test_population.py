@@ -26,6 +26,7 @@ from saebook.saes import (
 from saebook.training import TrainingOptions, expected_loss, train_ensemble, train_population
 from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.stack import Stack
+from saebook.training.engine.steps import gradients
 from saebook.training.initial import fresh_saes
 from saebook.training.stationarity import _distance_of_hull, state_batch
 from saebook.worlds.support import support_inputs
@@ -74,8 +75,7 @@ def test_the_gradient_is_that_of_sae_lens_loss_averaged_over_the_states(name, fa
     x, p = support_inputs(family, d_in=10)
     stack = Stack([sae], device=x.device, dead_feature_window=9)
     scratch = Scratch(x, 1, batch=len(x), cfg=cfg)
-    stack.gradients(Batch(x, p[None, None] * len(x)), scratch, 0)
-    stack.scale_gradients(2 / len(x))
+    gradients(stack, Batch(x, p[None, None] * len(x)), scratch, 0)
     found = sum(float(grad.square().sum()) for grad in stack.grads.values()) ** 0.5
     assert found > 0.01
     torch.testing.assert_close(
@@ -160,8 +160,7 @@ def test_batchtopk_shares_its_budget_as_a_large_batch_of_samples_does(family):
     x, p = support_inputs(family, d_in=10)
     stack = Stack([sae], device=x.device, dead_feature_window=9)
     scratch = Scratch(x, 1, batch=2 * len(x), cfg=cfg)
-    stack.gradients(Batch(x.repeat(2, 1), p.repeat(2)[None, None] * len(x)), scratch, 0)
-    stack.scale_gradients(1 / len(x))
+    gradients(stack, Batch(x.repeat(2, 1), p.repeat(2)[None, None] * len(x)), scratch, 0)
 
     copies = torch.tensor((p * 40_000).round().tolist(), dtype=torch.int64)
     large = x.repeat_interleave(copies, dim=0)
@@ -347,8 +346,8 @@ def test_a_budget_far_below_one_activation_a_sample_is_kept(family):
     stack = Stack([sae], device=x.device, dead_feature_window=9)
     scratch = Scratch(x, 1, batch=2 * len(x), cfg=cfg)
     batch = state_batch(x, p[None], gate=stack.gate)
-    stack.gradients(batch, scratch, 0)
-    acts = scratch.first(1)["acts"]
+    gradients(stack, batch, scratch, 0)
+    acts = scratch.acts_of_all
     assert float(p.min()) > 0.0005
     assert int((acts > 0).sum()) == 1
 

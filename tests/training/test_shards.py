@@ -267,7 +267,7 @@ def _changed(code: str, old: str, new: str) -> str:
 
 
 def source_that_kills_its_first_worker(folder: Path):
-    """A batch source whose process dies at its tenth batch, the first to get there only.
+    """A batch source whose process dies at its 24th batch, the first to get there only.
 
     Each batch that is drawn adds a byte to the file `drawn`.
     """
@@ -276,10 +276,10 @@ def source_that_kills_its_first_worker(folder: Path):
     def sample(n, generator):
         assert os.getpid() != tests, "no worker draws this batch"
         drawn[0] += 1
-        run.SAVE_EVERY = 5  # in the worker, before its first checkpoint
+        run.SAVE_EVERY = 5  # in the worker, which asks for it after 16 steps
         with open(folder / "drawn", "ab") as file:
             file.write(b".")
-        if drawn[0] == 10:
+        if drawn[0] == 24:
             try:
                 (folder / "killed").touch(exist_ok=False)
             except FileExistsError:
@@ -298,5 +298,5 @@ def test_a_sweep_on_a_cluster_survives_a_killed_worker(tmp_path, cluster, in_tur
         saes = sweep(source=source, n_shards=4, checkpoint=tmp_path / "sweep")
     assert (tmp_path / "killed").exists(), "no worker was killed"
     drawn = (tmp_path / "drawn").stat().st_size
-    assert drawn == 10 + 4 * STEPS - 5, "another worker goes on from step 5 of the lost shard"
+    assert drawn == 24 + 4 * STEPS - 20, "another worker goes on from step 20 of the lost shard"
     assert identical(saes, in_turn)

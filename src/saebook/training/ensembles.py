@@ -20,6 +20,7 @@ from saebook import _checkpoints
 from saebook._checks import GeneratorLike, check_function, check_generator, check_instance
 from saebook.training.engine.run import Part, SampleBatch
 from saebook.training.engine.shards import checkpoints, remove, train
+from saebook.training.engine.steps import check_sparse
 from saebook.training.initial import Init, check_budgets, check_configs, check_seeds, fresh_saes
 from saebook.training.log import check_log
 from saebook.training.options import TrainingOptions
@@ -112,6 +113,7 @@ class Ensemble:
             )
         check_log(options.log)
         cfgs = [sae.cfg for sae in self.saes]
+        check_sparse(options.sparse, cfgs[0].architecture())
         last = self.n_steps + options.steps
         check_budgets(cfgs, batch_size=options.batch_size, steps=(self.n_steps, last))
         part = Part(

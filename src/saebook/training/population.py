@@ -21,6 +21,7 @@ from saebook._checks import check_non_negative, check_positive
 from saebook._running import one_thread, step_bar
 from saebook.training.engine.buffers import Scratch
 from saebook.training.engine.stack import Stack
+from saebook.training.engine.steps import gradients
 from saebook.training.initial import Init, check_configs, check_seeds, fresh_saes
 from saebook.training.options import TrainingOptions
 from saebook.training.stationarity import (
@@ -133,8 +134,7 @@ def _descend(
     bar = step_bar(range(steps + 1), f"{len(saes)} SAEs", progress=options.progress)
     with one_thread():  # states are few: a second thread would only be waited for
         for step in bar:
-            stack.gradients(batch, scratch, step)
-            stack.scale_gradients(2 / len(batch.x))
+            gradients(stack, batch, scratch, step)
             if tie_weights:
                 tie(stack.grads)
             if step % CHECK_EVERY == 0 or step == steps:

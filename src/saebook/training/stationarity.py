@@ -20,6 +20,7 @@ from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.gates import GATES
 from saebook.training.engine.gates.gate import Gate
 from saebook.training.engine.stack import Stack
+from saebook.training.engine.steps import gradients
 from saebook.training.schedules import coefficients_at
 from saebook.worlds.base import World
 from saebook.worlds.support import supports_of
@@ -82,8 +83,7 @@ def smallest_subgradients(
             stack.weights["W_enc"].copy_(stack.weights["W_dec"])
         batch = state_batch(x, own.expand(N_POINTS, -1), gate=stack.gate)
         scratch = Scratch(stack.weights["W_dec"], N_POINTS, batch=len(batch.x), cfg=sae.cfg)
-        stack.gradients(batch, scratch, sys.maxsize)
-        stack.scale_gradients(2 / len(batch.x))
+        gradients(stack, batch, scratch, sys.maxsize)
         if tie_weights:
             tie(stack.grads)
         found.append(_distance_of_hull(_flat(stack.grads, tie_weights).numpy()))

@@ -12,56 +12,71 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebook.training.engine.gates.gate import Stage
+
+def with_auxiliary_loss(cfgs: Sequence[Any], dead: Tensor) -> list[int]:
+    """The SAEs that have dead latents and a loss that teaches these.
+
+    Args:
+        cfgs: training configs of an architecture that has one.
+        dead: (saes, d_sae) which latents are.
+    """
+    found = dead.any(-1).nonzero().flatten().tolist()
+    return [i for i in found if cfgs[i].aux_loss_coefficient]
 
 
 def auxiliary_gradients(
-    cfgs: Sequence[Any], stage: Stage, dec: Tensor, errors: list[Tensor], blocks: Sequence[slice]
-) -> list[tuple[int, Tensor, Tensor, Tensor]]:
-    """Gradients of the auxiliary loss, in units of `2 / batch`.
+    cfg: Any,
+    ranked: Tensor,
+    scale: Tensor,
+    dead: Tensor,
+    dec: Tensor,
+    errors: Sequence[Tensor],
+    blocks: Sequence[slice],
+    weights: Tensor | None = None,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Gradients of one SAE's auxiliary loss, in units of `2 / batch`.
 
     Args:
-        cfgs: training configs, one an SAE.
-        stage: with its `pre`, `dead` and `weights`.
-        dec: (saes, d_sae, d_in) decoder rows.
-        errors: x̂ − x of every prefix, (saes, d_in, batch).
+        cfg: its training config.
+        ranked: (d_sae, batch) pre-activations times `scale`, by which selection goes.
+        scale: (d_sae,).
+        dead: (d_sae,) which latents are.
+        dec: (d_sae, d_in) decoder rows.
+        errors: x̂ − x of every prefix, (d_in, batch).
         blocks: the latents that each prefix adds.
+        weights: those of the samples, `(1, batch)`; by default all count equally.
 
     Returns:
-        For each set of dead latents: the index of its SAE, their indices (n_dead,), and the
-        gradients by their pre-activations (n_dead, batch) and decoder rows (n_dead, d_in).
+        For each set of dead latents: their indices (n_dead,), and the gradients by their
+        pre-activations (n_dead, batch) and decoder rows (n_dead, d_in).
     """
-    by_block = getattr(cfgs[0], "use_matryoshka_aux_loss", False)
+    by_block = getattr(cfg, "use_matryoshka_aux_loss", False)
     parts = list(zip(blocks, errors, strict=True)) if by_block else [(slice(None), errors[-1])]
     found = []
-    for i in stage.dead.any(-1).nonzero().flatten().tolist():
-        if cfgs[i].aux_loss_coefficient == 0:
-            continue
-        for block, error in parts:
-            latents = torch.arange(dec.shape[1], device=dec.device)[block]
-            latents = latents[stage.dead[i, block]]
-            if len(latents):
-                weights = None if stage.weights is None else stage.weights[i]
-                grads = _gradients(stage.pre[i, latents], dec[i, latents], error[i], weights)
-                found.append((i, latents, *(g * cfgs[i].aux_loss_coefficient for g in grads)))
+    for block, error in parts:
+        latents = torch.arange(len(dec), device=dec.device)[block][dead[block]]
+        if len(latents):
+            own = ranked[latents], scale[latents, None], dec[latents]
+            grads = _gradients(*own, error, weights)
+            found.append((latents, *(g * cfg.aux_loss_coefficient for g in grads)))
     return found
 
 
 def _gradients(
-    acts: Tensor, atoms: Tensor, error: Tensor, weights: Tensor | None
+    ranked: Tensor, scale: Tensor, atoms: Tensor, error: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Those of one set of dead latents, by `acts (n_dead, batch)` and `atoms (n_dead, d_in)`.
+    """Those of one set of dead latents, by activations (n_dead, batch) and `atoms (n_dead, d_in)`.
 
     At most half as many latents as the input has dimensions take part for each sample; a smaller
     set counts less.
     """
     k_most = atoms.shape[-1] // 2
-    chosen = torch.ones_like(acts)
-    if len(acts) > k_most:
-        kept = acts.topk(k_most, dim=0, sorted=False).indices
-        chosen = torch.zeros_like(acts).scatter_(0, kept, 1)
-    acts = acts * chosen
-    d_recons = (atoms.T @ acts + error) * min(len(acts) / k_most, 1.0)  # minus the residual
+    chosen = torch.ones_like(ranked)
+    if len(ranked) > k_most:
+        kept = ranked.topk(k_most, dim=0, sorted=False).indices
+        chosen = torch.zeros_like(ranked).scatter_(0, kept, 1)
+    acts = ranked / scale * chosen
+    d_recons = (atoms.T @ acts + error) * min(len(ranked) / k_most, 1.0)  # minus the residual
     if weights is not None:
         d_recons *= weights
     return (atoms @ d_recons) * chosen, acts @ d_recons.T

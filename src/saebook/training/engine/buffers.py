@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from saebook.training.engine.gates import GATES
@@ -11,21 +13,32 @@ from saebook.training.engine.nesting import prefix_widths
 
 
 class Batch:
-    """A batch `x (batch, d_in)` with its transpose, contiguous, and its sum over the samples.
+    """A batch `x (batch, d_in)`, and what steps need of it.
 
     Samples count equally, or by `weights (saes, 1, batch)` of mean 1. For a gate of several
-    `copies`, all but `x` holds the batch as many times.
+    `copies`, all but `x` and `x_ones` holds the batch as many times.
     """
 
     def __init__(self, x: Tensor, weights: Tensor | None = None, *, copies: int = 1) -> None:
         self.x = x
         self.x_t = x.T.repeat(1, copies)
-        self.x_sum = x.sum(0) * copies
         self.weights = weights if weights is None else weights.repeat(1, 1, copies)
+
+    @cached_property
+    def x_sum(self) -> Tensor:
+        """The sum over the samples, (d_in,)."""
+        return self.x_t.sum(1)
+
+    @cached_property
+    def x_ones(self) -> Tensor:
+        """The batch with a column of ones, (batch, d_in + 1)."""
+        return torch.cat([self.x, self.x.new_ones(len(self.x), 1)], 1)
 
 
 class Scratch:
-    """Buffers for the SAEs at work, allocated once: fresh memory would cost more than the work.
+    """Buffers for the SAEs at work, kept from step to step: fresh memory would cost more than work.
+
+    Each is allocated when a step first asks for it, for the kinds of step need different ones.
 
     Args:
         like: a tensor of the dtype and device wanted.
@@ -35,27 +48,75 @@ class Scratch:
     """
 
     def __init__(self, like: Tensor, n_saes: int, *, batch: int, cfg: Any) -> None:
-        sizes = self._sizes(batch, cfg)
-        self.buffers = {name: like.new_empty(n_saes, *size) for name, size in sizes.items()}
-
-    @classmethod
-    def bytes_per_sae(cls, element_size: int, *, batch: int, cfg: Any) -> int:
-        """Memory that the buffers of one SAE take."""
-        return element_size * sum(
-            rows * columns for rows, columns in cls._sizes(batch, cfg).values()
-        )
+        self.like, self.n_saes, self.batch, self.cfg = like, n_saes, batch, cfg
+        self.width = batch * GATES[cfg.architecture()].copies
 
     @staticmethod
-    def _sizes(batch: int, cfg: Any) -> dict[str, tuple[int, int]]:
-        width = batch * GATES[cfg.architecture()].copies
-        sizes = dict.fromkeys(("acts", "mask", "spare"), (cfg.d_sae, width))
-        sizes |= dict.fromkeys(("enc", "dec"), (cfg.d_sae, cfg.d_in)) | {"pre": (cfg.d_sae, batch)}
-        return sizes | {f"error{q}": (cfg.d_in, width) for q in range(len(prefix_widths(cfg)))}
+    def bytes_per_sae(element_size: int, *, batch: int, cfg: Any, sparse: bool) -> int:
+        """Memory that the buffers of one SAE take, at most."""
+        copies = GATES[cfg.architecture()].copies
+        of_latents = 1 if sparse else 1 + 2 * copies
+        return (
+            element_size
+            * batch
+            * (of_latents * cfg.d_sae + copies * len(prefix_widths(cfg)) * cfg.d_in)
+        )
 
-    def errors(self, n: int) -> list[Tensor]:
-        """x̂ − x of each prefix, (n, d_in, batch), in the buffers of the first `n` SAEs."""
-        return [buffer[:n] for name, buffer in self.buffers.items() if name.startswith("error")]
+    # Of compiled steps: samples first, and what one SAE alone needs only once.
 
-    def first(self, n: int) -> dict[str, Tensor]:
-        """The buffers of the first `n` SAEs."""
-        return {name: buffer[:n] for name, buffer in self.buffers.items()}
+    @cached_property
+    def ranked(self) -> Tensor:
+        """Pre-activations in the units of selection, (saes, batch, d_sae)."""
+        return self._empty(self.n_saes, self.batch, self.cfg.d_sae)
+
+    @cached_property
+    def error_rows(self) -> Tensor:
+        """x̂ − x of each prefix, (saes, prefixes, batch, d_in)."""
+        n_prefixes = len(prefix_widths(self.cfg))
+        return self._empty(self.n_saes, n_prefixes, self.batch, self.cfg.d_in)
+
+    @cached_property
+    def acts(self) -> Tensor:
+        """One SAE's activations, (d_sae · batch,)."""
+        return self._empty(self.cfg.d_sae * self.batch)
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """The gradients by them."""
+        return torch.empty_like(self.acts)
+
+    @cached_property
+    def scaled(self) -> Tensor:
+        """One SAE's encoder with its bias, (d_sae, d_in + 1)."""
+        return self._empty(self.cfg.d_sae, self.cfg.d_in + 1)
+
+    @cached_property
+    def spare(self) -> Tensor:
+        """Room for a gradient by weights, (d_sae · d_in,)."""
+        return self._empty(self.cfg.d_sae * self.cfg.d_in)
+
+    # Of steps in PyTorch: latents first, the batch as many times as the gate wants.
+
+    @cached_property
+    def pre(self) -> Tensor:
+        """Pre-activations, (saes, d_sae, batch)."""
+        return self._empty(self.n_saes, self.cfg.d_sae, self.batch)
+
+    @cached_property
+    def acts_of_all(self) -> Tensor:
+        """Activations, (saes, d_sae, width)."""
+        return self._empty(self.n_saes, self.cfg.d_sae, self.width)
+
+    @cached_property
+    def slopes_of_all(self) -> Tensor:
+        """The gradients by them."""
+        return torch.empty_like(self.acts_of_all)
+
+    @cached_property
+    def errors(self) -> list[Tensor]:
+        """x̂ − x of each prefix, (saes, d_in, width)."""
+        shape = (self.n_saes, self.cfg.d_in, self.width)
+        return [self._empty(*shape) for _ in prefix_widths(self.cfg)]
+
+    def _empty(self, *shape: int) -> Tensor:
+        return self.like.new_empty(shape)

@@ -3,7 +3,7 @@
 A plain SAE has one prefix, all of its latents. The latents between two prefixes are a *block*. With
 e_q the error of the reconstruction from the blocks up to q and β_q its weight, the squared error's
 gradient reaches block q through E_q = β_q e_q + E_{q+1}; where β_q = ∞ it is E_q = e_q alone.
-Tensors are laid out as in `_stacked`.
+Tensors are laid out as in `engine.stack`.
 """
 
 from __future__ import annotations
@@ -30,36 +30,33 @@ class Nesting:
         widths = prefix_widths(cfgs[0])
         self.blocks = [slice(start, stop) for start, stop in pairwise([0, *widths])]
         self.plain = len(self.blocks) == 1
-        self.weights = self.keeps = like.new_ones(())
-        if not self.plain:
-            weights = like.new_tensor([block_weights(cfg) for cfg in cfgs])
-            weights = weights.T[:, :, None, None]  # (blocks, saes, 1, 1)
-            detached = weights.isinf()
-            self.weights = weights.masked_fill(detached, 1)
-            self.keeps = (~detached).to(like.dtype)
+        weights = like.new_tensor([[1.0] if self.plain else block_weights(cfg) for cfg in cfgs])
+        detached = weights.isinf()
+        self.betas = weights.masked_fill(detached, 1)  # (saes, blocks)
+        self.keeps = (~detached).to(like.dtype)
 
-    def decode(
-        self, acts: Tensor, dec: Tensor, b_dec: Tensor, x_t: Tensor, errors: list[Tensor]
-    ) -> None:
-        """Fill `errors`, each (saes, d_in, batch), with x̂ − x of every prefix."""
+    def decode(self, acts: Tensor, dec: Tensor, errors: list[Tensor]) -> None:
+        """Fill `errors`, each (saes, d_in, batch), with what every prefix adds up to."""
         for q, block in enumerate(self.blocks):
             torch.bmm(dec[:, block].mT, acts[:, block], out=errors[q])
             if q > 0:
                 errors[q] += errors[q - 1]
-            else:
-                errors[q] += b_dec[:, :, None]
-                errors[q] -= x_t
 
-    def weigh(self, errors: list[Tensor]) -> None:
-        """Multiply each prefix's error by the weight of its loss."""
+    def weigh(self, errors: Sequence[Tensor], saes: slice = slice(None)) -> None:
+        """Multiply each prefix's error by the weight of its loss.
+
+        Args:
+            errors: of each prefix, with the SAEs along the first of three axes.
+            saes: which these are.
+        """
         if not self.plain:
-            for error, weight in zip(errors, self.weights, strict=True):
-                error *= weight
+            for error, beta in zip(errors, self.betas[saes].T, strict=True):
+                error *= beta[:, None, None]
 
-    def accumulate(self, errors: list[Tensor]) -> None:
+    def accumulate(self, errors: Sequence[Tensor], saes: slice = slice(None)) -> None:
         """Turn the weighted errors into what reaches each block."""
         for q in reversed(range(len(errors) - 1)):
-            errors[q].addcmul_(errors[q + 1], self.keeps[q])
+            errors[q].addcmul_(errors[q + 1], self.keeps[saes, q, None, None])
 
     def backward(
         self, acts: Tensor, dec: Tensor, errors: list[Tensor], d_dec: Tensor, d_acts: Tensor

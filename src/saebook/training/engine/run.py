@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from itertools import accumulate, chain, pairwise, repeat
+from itertools import accumulate, pairwise, repeat
 from pathlib import Path
-from queue import SimpleQueue
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -21,15 +21,17 @@ from saebook._checks import check_finite
 from saebook._running import one_thread, step_bar
 from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.stack import Stack
-from saebook.training.log import Row, training_rows
+from saebook.training.engine.steps import sparse_pays, train_step
+from saebook.training.log import Row, TrainingLog, training_rows
 from saebook.training.options import TrainingOptions
 from saebook.training.resampling import resample
 
 T = TypeVar("T")
 SampleBatch = Callable[[int, torch.Generator], Tensor]
 
-BYTES_PER_WORKER = 2**21  # with less scratch than this, a second worker costs more than it saves
+BYTES_PER_WORKER = 2**20  # with less scratch than this, a second worker costs more than it saves
 WORKSPACE = {"cpu": 2**26, "cuda": 2**30}  # bytes of scratch: what caches like, or a GPU
+MOST_AHEAD, BYTES_AHEAD = 16, 2**22  # batches that one worker may be ahead of another
 SAVE_EVERY = 1000  # steps between two checkpoints
 
 
@@ -66,6 +68,62 @@ class Part:
         ]
 
 
+class Batches:
+    """The batches of a few steps, each drawn by whoever is first to need it, kept for the others.
+
+    Args:
+        draw: gives the batch of a step.
+        steps: the steps, in whose order batches are drawn.
+        n_readers: how often each batch is asked for.
+    """
+
+    def __init__(self, draw: Callable[[int], Batch], steps: range, *, n_readers: int) -> None:
+        self._draw, self._steps = draw, steps
+        self._lock = Lock()
+        self._kept: dict[int, Batch] = {}
+        self._left = dict.fromkeys(steps, n_readers)
+        self._error: BaseException | None = None
+
+    def __call__(self, step: int) -> Batch:
+        if step not in self._kept:
+            with self._lock:
+                self._draw_up_to(step)
+        batch = self._kept[step]
+        with self._lock:
+            self._left[step] -= 1
+            if not self._left[step]:
+                del self._kept[step]
+        return batch
+
+    def first(self) -> Batch:
+        """That of the first step, which stays."""
+        self._draw_up_to(self._steps.start)
+        return self._kept[self._steps.start]
+
+    def _draw_up_to(self, step: int) -> None:
+        if self._error:
+            raise self._error
+        try:
+            for each in range(self._steps.start, step + 1):
+                if self._left[each] and each not in self._kept:
+                    self._kept[each] = self._draw(each)
+        except BaseException as error:
+            self._error = error  # no other worker shall ask the source again
+            raise
+
+
+class InTurn(Executor):
+    """Does its work when it is handed in: on a small step a thread would only be waited for."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # raised where the result is asked for, as by a thread
+            done.set_exception(error)
+        return done
+
+
 class Run:
     """The loop over the steps: stacks side by side on the CPU's cores, progress, checkpoints."""
 
@@ -80,10 +138,16 @@ class Run:
         self.sample_batch, self.generator = sample_batch, generator
         device = torch.device(options.device)
         sizes: dict[str, Any] = {"batch": options.batch_size, "cfg": part.saes[0].cfg}
-        each = Scratch.bytes_per_sae(part.saes[0].W_dec.element_size(), **sizes)
+        steps = (part.n_steps, part.n_steps + options.steps - 1)  # k rises or falls between them
+        always_sparse = all(self._is_sparse(part.saes, step) for step in steps)
+        size = part.saes[0].W_dec.element_size()
+        each = Scratch.bytes_per_sae(size, sparse=always_sparse, **sizes)
         n = len(part.saes)
         useful = min(n, max(1, n * each // BYTES_PER_WORKER))
         self.n_workers = min(torch.get_num_threads(), useful) if device.type == "cpu" else 1
+        # one SAE so large that all threads had better work on it together
+        threads = torch.get_num_threads()
+        self.is_large = threads > 1 and self.n_workers == 1 and n * each >= 2 * BYTES_PER_WORKER
         largest = max(1, WORKSPACE.get(device.type, WORKSPACE["cuda"]) // (each * self.n_workers))
         rounds = -(-n // (largest * self.n_workers))  # as many groups for every worker
         self.groups = part.split(min(n, rounds * self.n_workers))
@@ -94,9 +158,8 @@ class Run:
         for stack, group in zip(self.stacks, self.groups, strict=True):
             stack.recall(group.memory, group.n_steps)
         self.like = self.stacks[0].weights["W_dec"]
-        self.scratches: SimpleQueue[Scratch] = SimpleQueue()
-        for _ in range(self.n_workers):
-            self.scratches.put(Scratch(self.like, max(map(len, self._saes())), **sizes))
+        most = max(map(len, self._saes()))
+        self.scratches = [Scratch(self.like, most, **sizes) for _ in range(self.n_workers)]
 
     def train(self, *, path: Path | None, progress: bool, keep_end: bool = False) -> None:
         """Take all steps; go on from the checkpoint at `path` where there is one.
@@ -107,24 +170,26 @@ class Run:
         steps, log, callback = self.options.steps, self.options.log, self.options.callback
         fingerprint = self._fingerprint() if path else ""
         start = self._resume(path, fingerprint) if path and path.exists() else 0
-        stacks = range(len(self.stacks))
         bar = step_bar(range(start, steps), f"{len(self.part.saes)} SAEs", progress=progress)
         with (
-            one_thread() if self.n_workers > 1 else nullcontext(),
-            ThreadPoolExecutor(self.n_workers) as pool,
+            bar,
+            nullcontext() if self.is_large else one_thread(),
+            ThreadPoolExecutor(self.n_workers) if self.n_workers > 1 else InTurn() as pool,
         ):
-            drawn = self._draw(pool, start)
-            for step in bar:
+            step = start
+            while step < steps:
                 if path and step > start and step % SAVE_EVERY == 0:
-                    self._save(path, fingerprint, step, drawn[0])
-                batch = drawn[1].result()
-                drawn = self._draw(pool, step + 1)
+                    self._save(path, fingerprint, step, self.generator.get_state())
+                ahead = range(step, self._next_stop(step, saves=path is not None))
+                batches = Batches(self._batch, ahead, n_readers=len(self.stacks))
                 if callback:
                     callback(self.part.n_steps + step, partial(self._written_back, step))
                 if log and log.wants(step, steps):
-                    found = pool.map(self._log_rows, stacks, repeat(batch.x), repeat(step))
-                    log.rows += [row | {"sae": i} for i, row in enumerate(chain(*found))]
-                list(pool.map(self._train_step, stacks, repeat(batch), repeat(step)))
+                    self._log(log, batches.first().x, step)
+                workers = range(self.n_workers)
+                list(pool.map(self._take_steps, workers, repeat(ahead), repeat(batches)))
+                bar.update(len(ahead))
+                step = ahead.stop
         if path and keep_end:
             self._save(path, fingerprint, steps, self.generator.get_state())
         elif path:
@@ -142,31 +207,50 @@ class Run:
             stack.write_back(saes, last_step=max(0, self.part.n_steps + step - 1))
         return self.part.saes
 
-    def _train_step(self, i: int, batch: Batch, step: int) -> None:
-        scratch, stack, group = self.scratches.get(), self.stacks[i], self.groups[i]
+    def _next_stop(self, step: int, *, saves: bool) -> int:
+        """The next step before which all workers have to meet."""
+        steps, log = self.options.steps, self.options.log
+        batch_bytes = self.like.element_size() * self.options.batch_size * self.like.shape[-1]
+        ahead = max(1, min(MOST_AHEAD, BYTES_AHEAD // batch_bytes))
+        stop = min(steps, step + (1 if self.options.callback else ahead))
+        for each in range(step + 1, stop):
+            if (saves and each % SAVE_EVERY == 0) or (log and log.wants(each, steps)):
+                return each
+        return stop
+
+    def _take_steps(self, worker: int, ahead: range, batches: Batches) -> None:
+        """Train every n-th stack for some steps."""
+        scratch = self.scratches[worker]
+        for step in ahead:
+            for i in range(worker, len(self.stacks), self.n_workers):
+                self._train_step(i, batches(step), step, scratch)
+
+    def _train_step(self, i: int, batch: Batch, step: int, scratch: Scratch) -> None:
+        stack, group = self.stacks[i], self.groups[i]
         lrs = [each[step] for each in group.lrs]
         total = self.part.n_steps + step
-        stack.train_step(batch, scratch, total, lrs)
+        sparse = self._is_sparse(group.saes, total)
+        errors = train_step(stack, batch, scratch, total, lrs, sparse=sparse)
         resampling = self.options.resampling
         if resampling and resampling.due(total + 1):
-            errors = scratch.errors(len(group.saes))[-1][:, :, : len(batch.x)]
             kind = resampling.kind
             resample(stack, batch.x, errors, kind=kind, step=total, seeds=group.seeds)
-        self.scratches.put(scratch)
 
-    def _log_rows(self, i: int, x: Tensor, step: int) -> list[Row]:
-        """The rows of a stack before a step, by sae-lens' own forward pass."""
-        stack, group, total = self.stacks[i], self.groups[i], self.part.n_steps + step
-        stack.write_back(group.saes, last_step=total)
-        lrs = [each[step] for each in group.lrs]
-        return training_rows(group.saes, x.cpu(), stack.dead.cpu(), step=total, lrs=lrs)
+    def _is_sparse(self, saes: Sequence[TrainingSAE[Any]], step: int) -> bool:
+        forced = self.options.sparse
+        if forced is not None:
+            return forced
+        return sparse_pays([sae.cfg for sae in saes], step, self.options.batch_size)
 
-    def _draw(self, pool: ThreadPoolExecutor, step: int) -> tuple[Tensor, Future[Batch]]:
-        """Start to draw the batch of a step; also the generator's state before that."""
-        state = self.generator.get_state()
-        if step == self.options.steps:  # draw no batch that nobody asked for
-            return state, Future()
-        return state, pool.submit(self._batch, step)
+    def _log(self, log: TrainingLog, x: Tensor, step: int) -> None:
+        """Add the rows before a step, by sae-lens' own forward pass."""
+        rows: list[Row] = []
+        for stack, group in zip(self.stacks, self.groups, strict=True):
+            stack.write_back(group.saes, last_step=self.part.n_steps + step)
+            lrs, dead = [each[step] for each in group.lrs], stack.dead.cpu()
+            total = self.part.n_steps + step
+            rows += training_rows(group.saes, x.cpu(), dead, step=total, lrs=lrs)
+        log.rows += [row | {"sae": i} for i, row in enumerate(rows)]
 
     def _batch(self, step: int) -> Batch:
         """The batch of a step, checked and on the device of the weights."""

@@ -1,77 +1,86 @@
-"""The k-th largest entry of each row of a large matrix, made cheap by remembering past answers.
+"""What is kept: the k-th largest entry of a batch, and a cut for every sample.
 
 BatchTopK keeps the largest `k · batch` pre-activations of a batch, so it needs one order statistic
-of `batch · d_sae` numbers per SAE and step. From step to step this number stays within a range.
-Only the few entries in that range are sorted out; a full partition serves where the range is
-missed.
+of `batch · d_sae` numbers per SAE and step. From step to step this number changes little. Only the
+few entries near the last answer are sorted out; a full partition serves where they do not hold it.
 """
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-RELAX = 0.01  # how fast the remembered range closes round the latest answer
-MARGIN = 0.3  # how far beyond the remembered range to look, as a share of it
+from saebook.training.engine.kernels import selection as loops
+from saebook.training.engine.kernels.selection import CHUNK, MOST_INSIDE
+
+WIDTH = 3.0  # how far from the last answer to look, in mean changes from step to step
+RATE = 0.05  # of the running mean of these changes
 
 
 class KthLargest:
     """Finds the `ranks[i]`-th largest entry of each row, exactly, whatever it remembers.
 
     Args:
-        n_rows: number of rows of the matrices to come.
+        n: number of rows to come.
     """
 
-    def __init__(self, n_rows: int) -> None:
-        self._low = np.full(n_rows, np.nan)
-        self._high = np.full(n_rows, np.nan)
-        # reused: fresh memory costs more than the work
-        self._flags = np.empty(0, dtype=bool)
+    def __init__(self, n: int) -> None:
+        self._last = np.full(n, np.nan)
+        self._change = np.full(n, np.nan)
 
-    def __call__(self, values: Tensor, ranks: list[int]) -> Tensor:
-        """Return the `ranks[i]`-th largest entry of `values[i]`, for each row.
+    def __call__(self, values: Tensor, ranks: list[int], at: slice = slice(None)) -> Tensor:
+        """Return the `ranks[i]`-th largest entry of each row.
 
         Args:
-            values: `(rows, n)`, contiguous.
-            ranks: one rank a row, from 1 (the largest) to n.
+            values: `(n, size)`, contiguous.
+            ranks: one rank a row, from 1 (the largest) to the size.
+            at: which of all rows these are.
 
         Returns:
-            `(rows,)`, of the dtype and device of `values`.
+            `(n,)`, of the dtype and device of `values`.
         """
         if values.device.type != "cpu":
             pairs = zip(values, ranks, strict=True)
             return torch.stack([row.topk(k, sorted=False).values.amin() for row, k in pairs])
-        margin = MARGIN * (self._high - self._low)
-        found = self._in_brackets(values, ranks, self._low - margin, self._high + margin)
         array = values.numpy()
+        found = self._near_the_last(array, ranks, at)
         for i in np.flatnonzero(np.isnan(found)):
             found[i] = np.partition(array[i], -ranks[i])[-ranks[i]]
-        self._low = np.fmin(found, self._low + RELAX * (found - self._low))
-        self._high = np.fmax(found, self._high + RELAX * (found - self._high))
+        change, before = np.abs(found - self._last[at]), self._change[at]
+        smooth = before + RATE * (change - before)
+        self._change[at] = np.where(np.isnan(before), change, smooth)
+        self._last[at] = found
         return torch.from_numpy(found).to(values.dtype)
 
-    def _in_brackets(
-        self, values: Tensor, ranks: list[int], low: np.ndarray, high: np.ndarray
-    ) -> np.ndarray:
-        """The order statistics that lie between `low` and `high`; NaN where one does not."""
-        found = np.full(len(ranks), np.nan)
-        if np.isnan(low).any():
+    def _near_the_last(self, array: np.ndarray, ranks: list[int], at: slice) -> np.ndarray:
+        """The order statistics that lie where they are looked for; NaN where one does not."""
+        n = len(ranks)
+        found = np.full(n, np.nan)
+        around = WIDTH * self._change[at]
+        if np.isnan(around).any():
             return found
-        array = values.numpy()
-        if self._flags.size < 2 * array.size:
-            self._flags = np.empty(2 * array.size, dtype=bool)
-        above, inside = self._flags[: 2 * array.size].reshape(2, *array.shape)
-        np.greater(array, high.astype(array.dtype)[:, None], out=above)
-        np.greater(array, low.astype(array.dtype)[:, None], out=inside)
-        np.logical_xor(inside, above, out=inside)
-        where = np.flatnonzero(inside)
-        ends = np.searchsorted(where, np.arange(len(ranks) + 1) * array.shape[1])
-        flat = array.reshape(-1)
-        for i, (start, end) in enumerate(pairwise(ends)):
-            rank = ranks[i] - np.count_nonzero(above[i])
-            if 0 < rank <= end - start:
-                found[i] = np.partition(flat[where[start:end]], -rank)[-rank]
+        low, high = (self._last[at] + sign * around for sign in (-1, 1))
+        low, high = low.astype(array.dtype), high.astype(array.dtype)
+        inside, flags = np.empty(MOST_INSIDE + CHUNK, array.dtype), np.empty(CHUNK, bool)
+        loops.kth_in_brackets(array, np.array(ranks), low, high, inside, flags, found)
         return found
+
+
+def cuts_per_sample(values: Tensor, ks: list[int], smallest: float) -> Tensor:
+    """For each sample what its k largest values reach, and at least `smallest`, (n, batch).
+
+    Values that tie for the last place all reach it.
+
+    Args:
+        values: (n, batch, size).
+        ks: n of them.
+        smallest: what no kept value is below.
+    """
+    if values.device.type != "cpu" or not values.is_contiguous():
+        kth = [each.topk(k, dim=-1).values[:, -1] for each, k in zip(values, ks, strict=True)]
+        return torch.stack(kth).clamp_(min=smallest)
+    cuts = values.new_empty(values.shape[:2])
+    array = values.numpy()
+    loops.cuts_per_sample(array, np.array(ks), array.dtype.type(smallest), cuts.numpy())
+    return cuts

@@ -1,7 +1,7 @@
 """What turns pre-activations into latent activations, forwards and backwards, for a stack of SAEs.
 
-A gate is all in which the architectures of `ensembles` differ; `_gates` lists them. Shapes carry a
-leading axis over the SAEs at work, and the batch is the last axis: `pre (saes, d_sae, batch)`.
+A gate is all in which the architectures of `ensembles` differ; `engine.gates` lists them. Shapes
+carry a leading axis over the SAEs at work.
 Gradients are those of the sae-lens losses (version 6.54), in units of `2 / batch`: the squared
 error then has the gradient `x_hat − x`, and a penalty `λ · mean over the batch` has `λ / 2` times
 its derivative per sample.
@@ -24,26 +24,29 @@ from saebook.saes.matryoshka import latent_penalty_weights
 class Stage:
     """What a gate sees of a stack at one training step.
 
-    `weights`, `(saes, 1, batch)`, are those of the samples, None where all count equally. `pre` and
-    `acts` are `(saes, d_sae, batch)`; `mask` is 1 where a latent is active; `spare` is scratch of
-    the same shape. `norm`, `dead` and each of the gate's `own` weights are `(saes, d_sae)`, and so
-    are the gradients that a gate fills, `d_norm` (of norms) and `d_own`.
+    `weights`, `(saes, 1, batch)`, are those of the samples, None where all count equally. `norm`
+    (of decoder rows), `scale` (what selection multiplies pre-activations by: `norm` or ones),
+    `dead` and each of the gate's `own` weights are `(saes, d_sae)`; so are `totals`, the weighted
+    sums of activations over the samples, and the gradients `d_bias` (by what is added to
+    pre-activations), `d_norm` and `d_own`.
 
-    A gate of `copies = 2` gives two activations to every latent and sample, each with its own
-    reconstruction: `acts`, `mask`, `spare` and `weights` then hold the batch twice, `pre` once.
+    In PyTorch's steps `pre` and `acts` are `(saes, d_sae, batch)`, the latter 0 where a latent is
+    not active. A gate of `copies = 2` gives two activations to every latent and sample, each with
+    its own reconstruction: `acts` and `weights` then hold the batch twice, `pre` once.
     """
 
     step: int
     weights: Tensor | None
-    pre: Tensor
-    acts: Tensor
-    mask: Tensor
-    spare: Tensor
     norm: Tensor
+    scale: Tensor
     dead: Tensor
     own: dict[str, Tensor]
+    totals: Tensor
+    d_bias: Tensor
     d_norm: Tensor
     d_own: dict[str, Tensor]
+    pre: Tensor
+    acts: Tensor
 
     def weighted(self, per_sample: Tensor) -> Tensor:
         """Values `(…, batch)` times the weights of their samples."""
@@ -62,6 +65,7 @@ class Gate:
     rescales_by_norm = False
     splits_states = False  # whether exact training needs every state twice
     copies = 1  # activations that a latent has for one sample
+    by_cuts = True  # whether it keeps the pre-activations that reach a cut, and no others
     has_encoder_bias = True
     has_norm_gradient = True
     coefficient_name = "l1"
@@ -94,21 +98,44 @@ class Gate:
     def write_back(self, saes: Sequence[Any], last_step: int) -> None:
         """Tell sae-lens SAEs what they have to know besides the weights and the state."""
 
+    def cuts(self, ranked: Tensor, step: int, at: slice = slice(None)) -> Tensor:
+        """What each sample's activations have to reach, (saes, batch), above zero.
+
+        Args:
+            ranked: (saes, batch, d_sae) pre-activations times the scale of selection.
+            step: the step.
+            at: which of all SAEs these are.
+        """
+        return self.smallest.expand(ranked.shape[:2])
+
+    @cached_property
+    def smallest(self) -> Tensor:
+        """The smallest number that counts as above zero, (1, 1)."""
+        return self.like.new_full((1, 1), torch.finfo(self.like.dtype).tiny)
+
+    def penalty(self, stage: Stage) -> Tensor:
+        """The slope of a penalty on activations, (saes, d_sae)."""
+        return (self.half_coefficients(stage) * stage.norm[:, :, None])[:, :, 0]
+
+    def norm_gradient(self, stage: Stage) -> Tensor:
+        """The gradient by the norms of the decoder rows, (saes, d_sae)."""
+        return self.half_coefficients(stage)[:, :, 0] * stage.totals
+
     def forward(self, stage: Stage) -> None:
-        """Fill `stage.mask` and `stage.acts` from `stage.pre`."""
-        torch.gt(stage.pre, 0, out=stage.mask)
-        torch.mul(stage.pre, stage.mask, out=stage.acts)
+        """Fill `stage.acts` and `stage.totals` from `stage.pre`."""
+        ranked = stage.scale[:, :, None] * stage.pre
+        cuts = self.cuts(ranked.mT, stage.step)
+        torch.mul(stage.pre, ranked >= cuts[:, None], out=stage.acts)
+        torch.sum(stage.weighted(stage.acts), -1, out=stage.totals)
 
     def fired(self, stage: Stage) -> Tensor:
         """Which latents were active on any sample, `(saes, d_sae)`."""
-        return stage.acts.amax(-1) > 0
+        return stage.totals > 0
 
     def backward(self, stage: Stage, d_acts: Tensor) -> Tensor:
         """From the squared error's gradient by `acts`, the whole one by `pre`; may overwrite."""
-        half = self.half_coefficients(stage)
-        d_acts += stage.weighted(half * stage.norm[:, :, None])
-        stage.d_norm += half[:, :, 0] * stage.weighted(stage.acts).sum(-1)
-        return d_acts.mul_(stage.mask)
+        d_acts += stage.weighted(self.penalty(stage)[:, :, None])
+        return d_acts.mul_(stage.acts > 0)
 
 
 class MatryoshkaGate(Gate):

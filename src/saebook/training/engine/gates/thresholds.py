@@ -12,6 +12,7 @@ class JumpReLUGate(Gate):
     """JumpReLU with straight-through estimators for its threshold and its L0 penalty."""
 
     own = ("threshold",)
+    by_cuts = False
     coefficient_name = "l0"
     varying = frozenset(
         {
@@ -30,8 +31,12 @@ class JumpReLUGate(Gate):
 
     def forward(self, stage: Stage) -> None:
         threshold = stage.own["threshold"].clamp_(min=0.0)
-        torch.gt(stage.pre, threshold.to(stage.pre.dtype)[:, :, None], out=stage.mask)
-        torch.mul(stage.pre, stage.mask, out=stage.acts)
+        active = stage.pre > threshold.to(stage.pre.dtype)[:, :, None]
+        torch.mul(stage.pre, active, out=stage.acts)
+        torch.sum(stage.acts, -1, out=stage.totals)
+
+    def norm_gradient(self, stage: Stage) -> Tensor:
+        return stage.d_norm
 
     def backward(self, stage: Stage, d_acts: Tensor) -> Tensor:
         cfgs = self.cfgs
@@ -48,7 +53,7 @@ class JumpReLUGate(Gate):
             penalty = stage.weighted(half * self._l0_penalty_slope(stage))
             through = near * (threshold * d_acts + penalty)
         stage.d_own["threshold"].copy_(-through.sum(-1))
-        d_acts *= stage.mask
+        d_acts *= stage.acts > 0
         if cfgs[0].jumprelu_ste_to_input:
             d_acts += through
         self._add_pre_act_loss(stage, d_acts, threshold)
@@ -68,7 +73,7 @@ class JumpReLUGate(Gate):
         if cfgs[0].jumprelu_sparsity_loss_mode == "step":
             return 1.0
         target = self.column([cfg.target_l0 for cfg in cfgs])
-        return 4 / target * (stage.mask.sum(1, keepdim=True) - target)
+        return 4 / target * ((stage.acts > 0).sum(1, keepdim=True) - target)
 
     def _add_pre_act_loss(self, stage: Stage, d_pre: Tensor, threshold: Tensor) -> None:
         coefficients = [cfg.pre_act_loss_coefficient or 0.0 for cfg in self.cfgs]
@@ -94,6 +99,7 @@ class GatedGate(Gate):
 
     own = ("b_gate", "b_mag", "r_mag")
     copies = 2
+    by_cuts = False
     has_encoder_bias = False
 
     def fresh(self, i: int) -> dict[str, float]:
@@ -101,18 +107,19 @@ class GatedGate(Gate):
 
     def forward(self, stage: Stage) -> None:
         batch = stage.pre.shape[-1]
-        fires, gate = stage.mask[:, :, :batch], stage.mask[:, :, batch:]
         acts, gate_acts = stage.acts[:, :, :batch], stage.acts[:, :, batch:]
         b_gate, b_mag, r_mag = (stage.own[name][:, :, None] for name in self.own)
         torch.add(stage.pre, b_gate, out=gate_acts)
         torch.addcmul(b_mag, stage.pre, r_mag.exp(), out=acts)
-        torch.gt(gate_acts, 0, out=gate)
-        torch.gt(acts, 0, out=fires)
-        fires *= gate
-        stage.acts *= stage.mask
+        gate_acts.relu_()
+        acts.relu_().mul_(gate_acts > 0)
+        torch.sum(stage.acts, -1, out=stage.totals)
 
     def fired(self, stage: Stage) -> Tensor:
         return stage.acts[:, :, : stage.pre.shape[-1]].amax(-1) > 0
+
+    def norm_gradient(self, stage: Stage) -> Tensor:
+        return stage.d_norm
 
     def backward(self, stage: Stage, d_acts: Tensor) -> Tensor:
         batch, half = stage.pre.shape[-1], self.half_coefficients(stage)
@@ -123,7 +130,7 @@ class GatedGate(Gate):
             penalty = penalty * stage.weights[:, :, batch:]
         stage.d_norm += half[:, :, 0] * gate_acts.sum(-1)
         d_acts[:, :, batch:] += penalty
-        d_acts *= stage.mask
+        d_acts *= stage.acts > 0
         d_magnitude, d_gate = d_acts[:, :, :batch], d_acts[:, :, batch:]
         scale = stage.own["r_mag"].exp()
         torch.sum(d_gate, -1, out=stage.d_own["b_gate"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saebook.training.engine.gates.gate import Gate, Stage
-from saebook.training.engine.selection import KthLargest
+from saebook.training.engine.selection import KthLargest, cuts_per_sample
 
 
 class TopKGate(Gate):
@@ -19,16 +19,17 @@ class TopKGate(Gate):
     has_norm_gradient = False
     varying = frozenset({"k", "aux_loss_coefficient", "use_sparse_activations"})
 
-    def forward(self, stage: Stage) -> None:
-        for i, cfg in enumerate(self.cfgs):
-            kept = stage.pre[i].T.contiguous().topk(cfg.k, dim=-1, sorted=False).indices
-            stage.spare[i].zero_().scatter_(0, kept.T, 1)
-        torch.gt(stage.pre, 0, out=stage.mask)
-        stage.mask *= stage.spare
-        torch.mul(stage.pre, stage.mask, out=stage.acts)
+    @staticmethod
+    def k(cfg: Any, step: int) -> float:
+        """The k of an SAE at a step."""
+        return cfg.k
 
-    def backward(self, stage: Stage, d_acts: Tensor) -> Tensor:
-        return d_acts.mul_(stage.mask)
+    def cuts(self, ranked: Tensor, step: int, at: slice = slice(None)) -> Tensor:
+        ks = [int(cfg.k) for cfg in self.cfgs[at]]
+        return cuts_per_sample(ranked, ks, self.smallest.item())
+
+    def penalty(self, stage: Stage) -> Tensor:
+        return torch.zeros_like(stage.norm)
 
 
 class BatchTopKGate(TopKGate):
@@ -40,29 +41,25 @@ class BatchTopKGate(TopKGate):
     def __init__(self, cfgs: Sequence[Any], like: Tensor) -> None:
         super().__init__(cfgs, like)
         self.select = KthLargest(len(cfgs))
-        self.smallest = torch.finfo(like.dtype).tiny
         options: dict[str, Any] = {"dtype": torch.float64, "device": like.device}
         self.topk_threshold = torch.zeros(len(cfgs), **options)
         self.threshold_lr = torch.tensor([cfg.topk_threshold_lr for cfg in cfgs], **options)
 
-    def k(self, cfg: Any, step: int) -> float:
-        """The k of an SAE at a step."""
-        return cfg.k
-
     def state(self) -> dict[str, Tensor]:
         return {"topk_threshold": self.topk_threshold}
 
+    def cuts(self, ranked: Tensor, step: int, at: slice = slice(None)) -> Tensor:
+        batch = ranked.shape[1]
+        ranks = [int(self.k(cfg, step) * batch) for cfg in self.cfgs[at]]
+        kth = self.select(ranked.flatten(1), ranks, at)
+        self.track_threshold(ranked, kth, at)
+        return kth[:, None].clamp(min=self.smallest).repeat(1, batch)
+
     def forward(self, stage: Stage) -> None:
-        if stage.weights is not None:
+        if stage.weights is None:
+            super().forward(stage)
+        else:
             self.forward_states(stage)
-            return
-        flat = stage.pre.flatten(1)  # (saes, d_sae · batch)
-        batch = stage.pre.shape[-1]
-        ranks = [int(self.k(cfg, stage.step) * batch) for cfg in self.cfgs]
-        kth = self.select(flat, ranks)
-        torch.ge(stage.pre, kth.clamp(min=self.smallest)[:, None, None], out=stage.mask)
-        torch.mul(stage.pre, stage.mask, out=stage.acts)
-        self.track_threshold(stage, kth)
 
     def forward_states(self, stage: Stage) -> None:
         """Share out the budget of a very large batch that holds each state by its probability.
@@ -76,7 +73,8 @@ class BatchTopKGate(TopKGate):
         n_saes, d_sae, batch = stage.pre.shape
         n = batch // 2
         stage.pre[:, :, n:] = stage.pre[:, :, :n]  # matrix products may round them differently
-        flat = stage.pre[:, :, :n].flatten(1)  # (saes, d_sae · n)
+        ranked = stage.scale[:, :, None] * stage.pre
+        flat = ranked[:, :, :n].flatten(1)  # (saes, d_sae · n)
         mass = (stage.weights[:, :, :n] / n).expand(n_saes, d_sae, n).flatten(1)  # probabilities
         order = flat.argsort(dim=1, descending=True)
         k = self.column([self.k(cfg, stage.step) for cfg in self.cfgs])[:, 0]  # (saes, 1)
@@ -85,22 +83,22 @@ class BatchTopKGate(TopKGate):
         kth = flat.gather(1, order.gather(1, last))
         above, at = ((mass * (flat > kth)).sum(1), (mass * (flat == kth)).sum(1))
         share = ((k[:, 0] - above) / at).clamp(0, 1)[:, None, None]
-        cut = kth.clamp(min=self.smallest)[:, :, None]
-        torch.ge(stage.pre, cut, out=stage.mask)
-        stage.mask[:, :, n:] *= stage.pre[:, :, n:] > kth[:, :, None]
-        torch.mul(stage.pre, stage.mask, out=stage.acts)
+        kept = ranked >= kth.clamp(min=self.smallest)[:, :, None]
+        kept[:, :, n:] &= ranked[:, :, n:] > kth[:, :, None]
+        torch.mul(stage.pre, kept, out=stage.acts)
+        torch.sum(stage.acts, -1, out=stage.totals)
         weights = 2 * stage.weights[:, :, :n]
         stage.weights = torch.cat([weights * share, weights * (1 - share)], dim=-1)
-        self.track_threshold(stage, kth[:, 0])
+        self.track_threshold(ranked, kth[:, 0], slice(None))
 
-    def track_threshold(self, stage: Stage, kth: Tensor) -> None:
+    def track_threshold(self, ranked: Tensor, kth: Tensor, at: slice) -> None:
         """Move each running threshold towards the smallest activation kept in this batch."""
-        smallest = kth.double()
+        running, smallest = self.topk_threshold[at], kth.double()
         too_few_positive = kth <= 0
         for i in too_few_positive.nonzero().flatten().tolist():
-            positive = stage.acts[i][stage.acts[i] > 0]
-            smallest[i] = positive.amin() if len(positive) else self.topk_threshold[i]
-        self.topk_threshold.lerp_(smallest, self.threshold_lr)
+            positive = ranked[i][ranked[i] > 0]
+            smallest[i] = positive.amin() if len(positive) else running[i]
+        running.lerp_(smallest, self.threshold_lr[at])
 
 
 class ScheduledBatchTopKGate(BatchTopKGate):
@@ -112,7 +110,8 @@ class ScheduledBatchTopKGate(BatchTopKGate):
         "transition_k_duration_steps",
     }
 
-    def k(self, cfg: Any, step: int) -> float:
+    @staticmethod
+    def k(cfg: Any, step: int) -> float:
         return cfg.k_at(step)
 
     def write_back(self, saes: Sequence[Any], last_step: int) -> None:

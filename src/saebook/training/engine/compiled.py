@@ -1,0 +1,163 @@
+"""Steps on a CPU, for gates that keep what reaches a cut: compiled loops and products.
+
+`engine.plain` has the same steps in PyTorch's words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saebook._running import spread
+from saebook.training.engine.auxiliary import auxiliary_gradients, with_auxiliary_loss
+from saebook.training.engine.buffers import Batch, Scratch
+from saebook.training.engine.gates.gate import Stage
+from saebook.training.engine.kernels import dense as loops
+from saebook.training.engine.kernels import sparse as lists
+from saebook.training.engine.stack import Stack
+
+
+def dense(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
+    """As in `engine.plain`."""
+    w, g, n = stack.weights, stack.grads, len(stack.cfgs)
+    ranked, errors = scratch.ranked[:n], scratch.error_rows[:n]
+    encoder = w["W_enc"], w["b_enc"], _subtracted(stack), stage.scale
+    loops.encode(*_arrays(batch.x_ones, *encoder, scratch.scaled, ranked))
+    cuts = stack.gate.cuts(ranked, stage.step)
+    penalty = stack.gate.penalty(stage)
+    sums = torch.empty_like(errors[:, :, 0])
+    weights = _nothing(ranked) if stage.weights is None else stage.weights[:, 0]
+    edges, acts = _edges(stack), scratch.acts.numpy()
+    forward = (
+        *_arrays(ranked, stage.scale.reciprocal(), cuts, w["W_dec"], w["b_dec"], batch.x, weights),
+        edges,
+        *_arrays(stage.totals, errors, sums),
+    )
+    back = (
+        *_arrays(w["W_dec"], batch.x_t, weights),
+        edges,
+        *_arrays(stack.nesting.betas, stack.nesting.keeps, penalty, errors, sums),
+        *_arrays(scratch.slopes, scratch.spare, g["W_enc"], g["W_dec"], g["b_dec"], stage.d_bias),
+    )
+    taught = with_auxiliary_loss(stack.cfgs, stage.dead) if stack.gate.rescales_by_norm else []
+    if not taught:
+        loops.step(0, n, forward, back, acts)
+    for i in range(n if taught else 0):
+        loops.decode(i, forward, acts)
+        sets = _auxiliary(stack, stage, i, ranked[i], errors[i]) if i in taught else []
+        loops.backward(i, back, acts)
+        _add(stack, batch, stage, i, sets)
+    stack.since_fired += 1
+    stack.since_fired.masked_fill_(stage.totals > 0, 0)
+    return errors[:, -1].mT
+
+
+def sparse(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
+    """As in `engine.plain`."""
+    w, g, nesting = stack.weights, stack.grads, stack.nesting
+    gate: Any = stack.gate
+    edges, ranked = _edges(stack), scratch.ranked[:1]
+    block_of = np.searchsorted(edges, np.arange(edges[-1]), side="right") - 1
+    encoder = w["W_enc"], w["b_enc"], _subtracted(stack), stage.scale
+    taught = with_auxiliary_loss(stack.cfgs, stage.dead)
+    for i, cfg in enumerate(stack.cfgs):
+        at = slice(i, i + 1)
+        own = [each[at] for each in encoder]
+        if torch.get_num_threads() == 1:
+            loops.encode(*_arrays(batch.x_ones, *own, scratch.scaled, ranked))
+        else:  # PyTorch's product, which all threads share
+            loops.scale_encoder(*_arrays(*(each[0] for each in own), scratch.scaled))
+            torch.mm(batch.x_ones, scratch.scaled.T, out=ranked[0])
+        cuts = gate.cuts(ranked, stage.step, at)
+        expected = int(gate.k(cfg, stage.step) * len(batch.x))
+        kept = _list_kept(ranked[0], stage.scale[i], cuts[0], expected)
+        ends, samples, values = _by_latent(*kept, ranked.shape[2])
+        errors, cost = scratch.error_rows[i], len(values) * batch.x.shape[1]
+        decoder = _arrays(w["W_dec"][i], w["b_dec"][i], batch.x, errors)
+        spread(lists.decode, len(batch.x), *kept, *decoder, edges, cost=cost)
+        sets = _auxiliary(stack, stage, i, ranked[0], errors) if i in taught else []
+        nesting.weigh(list(errors[:, None]), at)
+        torch.sum(errors, (0, 1), out=g["b_dec"][i])
+        nesting.accumulate(list(errors[:, None]), at)
+        entries, decoder = (samples, values, ends), _arrays(w["W_dec"][i], batch.x, errors)
+        grads = _arrays(g["W_enc"][i], g["W_dec"][i], stage.d_bias[i])
+        spread(lists.backward, len(block_of), *entries, *decoder, block_of, *grads, cost=3 * cost)
+        _add(stack, batch, stage, i, sets)
+        stack.since_fired[i] += 1
+        stack.since_fired[i, torch.from_numpy(np.diff(ends) > 0)] = 0
+    return scratch.error_rows[: len(stack.cfgs), -1].mT
+
+
+def finish(stack: Stack, stage: Stage, by_norm: Tensor | None, unit: float) -> None:
+    """As in `engine.plain`."""
+    w, g, none = stack.weights, stack.grads, _nothing(stage.norm)
+    loops.finish(
+        *_arrays(g["W_enc"], g["W_dec"], stage.d_bias, g["b_dec"], w["W_enc"], w["W_dec"]),
+        *_arrays(w["b_dec"] if stack.cfgs[0].apply_b_dec_to_input else none),
+        *_arrays(none if by_norm is None else by_norm),
+        stage.norm.numpy().dtype.type(unit),
+    )
+
+
+def clip(stack: Stack, most: float) -> None:
+    """As in `engine.plain`."""
+    loops.clip(tuple(grad.flatten(1).numpy() for grad in stack.grads.values()), most)
+
+
+def _subtracted(stack: Stack) -> Tensor:
+    """What is subtracted from the input, (saes, d_in)."""
+    b_dec = stack.weights["b_dec"]
+    return b_dec if stack.cfgs[0].apply_b_dec_to_input else torch.zeros_like(b_dec)
+
+
+def _list_kept(
+    ranked: Tensor, scale: Tensor, cuts: Tensor, expected: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each sample's entries start, latents, values; `expected` entries unless some tie."""
+    arrays = _arrays(ranked, scale, cuts)
+    batch, d_sae = ranked.shape
+    starts, flags = np.empty(batch + 1, np.int64), np.empty(-(-d_sae // 8) * 8, bool)
+    for room in (expected, ranked.numel()):
+        latents, values = np.empty(room, np.int32), np.empty(room, arrays[0].dtype)
+        if lists.list_kept(*arrays, flags, latents, values, starts) <= room:
+            break
+    return starts, latents, values
+
+
+def _by_latent(
+    starts: np.ndarray, latents: np.ndarray, values: np.ndarray, d_sae: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each latent's entries start, and samples and values."""
+    ends, samples, own = np.empty(d_sae + 1, np.int64), np.empty_like(latents), values.copy()
+    lists.sort_by_latent(latents, values, starts, ends, samples, own)
+    return ends, samples, own
+
+
+def _auxiliary(stack: Stack, stage: Stage, i: int, ranked: Tensor, errors: Tensor) -> list[Any]:
+    weights = None if stage.weights is None else stage.weights[i]
+    own = ranked.T, stage.scale[i], stage.dead[i], stack.weights["W_dec"][i]
+    return auxiliary_gradients(stack.cfgs[i], *own, list(errors.mT), stack.nesting.blocks, weights)
+
+
+def _add(stack: Stack, batch: Batch, stage: Stage, i: int, sets: list[Any]) -> None:
+    """Add the gradients of an auxiliary loss."""
+    for latents, d_latents, d_rows in sets:
+        stack.grads["W_enc"][i, latents] += d_latents @ batch.x
+        stack.grads["W_dec"][i, latents] += d_rows
+        stage.d_bias[i, latents] += d_latents.sum(-1)
+
+
+def _edges(stack: Stack) -> np.ndarray:
+    return np.array([0, *(block.stop for block in stack.nesting.blocks)])
+
+
+def _nothing(like: Tensor) -> Tensor:
+    return like.new_empty(0, 0)
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    """The memory of tensors, as arrays."""
+    return [tensor.numpy() for tensor in tensors]
