@@ -9,7 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sae_lens import BatchTopKTrainingSAEConfig, StandardTrainingSAEConfig, TopKTrainingSAEConfig
+from sae_lens import (
+    BatchTopKTrainingSAEConfig,
+    JumpReLUTrainingSAEConfig,
+    StandardTrainingSAEConfig,
+    TopKTrainingSAEConfig,
+)
 
 from saebook.saes import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
@@ -32,6 +37,19 @@ def configs(kind, d_in, d_sae, dtype):
     betas = [0.3, 2.0, math.inf]
     return {
         "standard": [StandardTrainingSAEConfig(l1_coefficient=c, **size) for c in (0.0, 0.1, 1.0)],
+        "jumprelu": [
+            JumpReLUTrainingSAEConfig(
+                l0_coefficient=c,
+                jumprelu_sparsity_loss_mode=mode,
+                jumprelu_bandwidth=0.5,
+                target_l0=2.0,
+                pre_act_loss_coefficient=0.3,
+                jumprelu_ste_to_input=c > 1,
+                **size,
+            )
+            for mode in ("tanh", "step", "quadratic")[d_sae % 3 :][:1]
+            for c in ((0.1, 0.3) if d_in % 2 else (2.0, 3.0))
+        ],
         "topk": [TopKTrainingSAEConfig(k=k, **size) for k in (1, 1, d_sae)],
         "batchtopk": [BatchTopKTrainingSAEConfig(k=k, **size) for k in (0.5, 1, d_sae)],
         "raw": [
@@ -52,6 +70,16 @@ def configs(kind, d_in, d_sae, dtype):
     }[kind]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    """Steps on one thread, where small ones are compiled too."""
+    monkeypatch.setattr(steps, "LEAST_COMPILED", 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def both(monkeypatch, cfgs, x, *, weights=None, sparse=False, idle=0):
     """The gradients of the first step in PyTorch's words and compiled, and what is left of x."""
     found = []
@@ -70,7 +98,8 @@ def both(monkeypatch, cfgs, x, *, weights=None, sparse=False, idle=0):
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize(
-    "kind", ["standard", "topk", "batchtopk", "raw", "matryoshka", "matryoshka batchtopk"]
+    "kind",
+    ["standard", "jumprelu", "topk", "batchtopk", "raw", "matryoshka", "matryoshka batchtopk"],
 )
 @given(
     seed=st.integers(0, 10_000),
@@ -95,12 +124,13 @@ def test_compiled_steps_give_the_gradients_of_plain_ones(
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("kind", ["standard", "matryoshka"])
+@pytest.mark.parametrize("kind", ["standard", "matryoshka", "jumprelu"])
 def test_samples_may_have_weights(monkeypatch, kind):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(7, 5, generator=generator, dtype=torch.float64)
-    weights = torch.rand(3, 1, 7, generator=generator, dtype=torch.float64)
-    expected, found = both(monkeypatch, configs(kind, 5, 6, "float64"), x, weights=weights)
+    cfgs = configs(kind, 5, 6, "float64")
+    weights = torch.rand(len(cfgs), 1, 7, generator=generator, dtype=torch.float64)
+    expected, found = both(monkeypatch, cfgs, x, weights=weights)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
 

@@ -95,6 +95,36 @@ class Scratch:
         """Room for a gradient by weights, (d_sae · d_in,)."""
         return self._empty(self.cfg.d_sae * self.cfg.d_in)
 
+    @cached_property
+    def gathered(self) -> Tensor:
+        """Activations of dead latents, (d_sae · batch,)."""
+        return torch.empty_like(self.acts)
+
+    @cached_property
+    def recons(self) -> Tensor:
+        """What they reconstruct, (batch, d_in)."""
+        return self._empty(self.batch, self.cfg.d_in)
+
+    @cached_property
+    def atoms(self) -> Tensor:
+        """Their decoder rows, (d_sae · d_in,)."""
+        return torch.empty_like(self.spare)
+
+    @cached_property
+    def d_enc(self) -> Tensor:
+        """Gradients by their encoder, (d_sae, d_in)."""
+        return self._empty(self.cfg.d_sae, self.cfg.d_in)
+
+    @cached_property
+    def d_dec(self) -> Tensor:
+        """Gradients by their decoder, (d_sae, d_in)."""
+        return torch.empty_like(self.d_enc)
+
+    @cached_property
+    def d_bias(self) -> Tensor:
+        """Gradients by their biases, (d_sae,)."""
+        return self._empty(self.cfg.d_sae)
+
     # Of steps in PyTorch: latents first, the batch as many times as the gate wants.
 
     @cached_property

@@ -15,6 +15,7 @@ from saebook._running import spread
 from saebook.training.engine.auxiliary import auxiliary_gradients, with_auxiliary_loss
 from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.gates.gate import Stage
+from saebook.training.engine.gates.thresholds import JumpReLUGate
 from saebook.training.engine.kernels import dense as loops
 from saebook.training.engine.kernels import sparse as lists
 from saebook.training.engine.stack import Stack
@@ -30,9 +31,10 @@ def dense(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
     penalty = stack.gate.penalty(stage)
     sums = torch.empty_like(errors[:, :, 0])
     weights = _nothing(ranked) if stage.weights is None else stage.weights[:, 0]
-    edges, acts = _edges(stack), scratch.acts.numpy()
+    edges, inverse = _edges(stack), stage.scale.reciprocal()
+    jump, threshold = _jump(stack, stage, ranked)
     forward = (
-        *_arrays(ranked, stage.scale.reciprocal(), cuts, w["W_dec"], w["b_dec"], batch.x, weights),
+        *_arrays(ranked, inverse, threshold, cuts, w["W_dec"], w["b_dec"], batch.x, weights),
         edges,
         *_arrays(stage.totals, errors, sums),
     )
@@ -42,14 +44,18 @@ def dense(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
         *_arrays(stack.nesting.betas, stack.nesting.keeps, penalty, errors, sums),
         *_arrays(scratch.slopes, scratch.spare, g["W_enc"], g["W_dec"], g["b_dec"], stage.d_bias),
     )
-    taught = with_auxiliary_loss(stack.cfgs, stage.dead) if stack.gate.rescales_by_norm else []
-    if not taught:
-        loops.step(0, n, forward, back, acts)
-    for i in range(n if taught else 0):
-        loops.decode(i, forward, acts)
-        sets = _auxiliary(stack, stage, i, ranked[i], errors[i]) if i in taught else []
-        loops.backward(i, back, acts)
-        _add(stack, batch, stage, i, sets)
+    auxiliary = (
+        stage.dead.numpy(),
+        stack.gate.auxiliary.numpy(),
+        bool(getattr(stack.cfgs[0], "use_matryoshka_aux_loss", False)),
+        *_arrays(ranked, inverse, w["W_dec"], batch.x_t, weights),
+        edges,
+        *_arrays(errors, scratch.gathered, scratch.slopes, scratch.atoms, scratch.recons),
+        *_arrays(scratch.spare, scratch.d_enc, scratch.d_dec, scratch.d_bias),
+    )
+    loops.step(n, forward, auxiliary, back, jump, scratch.acts.numpy())
+    for grad in stage.d_own.values():
+        grad.copy_(stage.d_threshold)
     stack.since_fired += 1
     stack.since_fired.masked_fill_(stage.totals > 0, 0)
     return errors[:, -1].mT
@@ -89,6 +95,22 @@ def sparse(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor
         stack.since_fired[i] += 1
         stack.since_fired[i, torch.from_numpy(np.diff(ends) > 0)] = 0
     return scratch.error_rows[: len(stack.cfgs), -1].mT
+
+
+def _jump(stack: Stack, stage: Stage, ranked: Tensor) -> tuple[tuple[Any, ...], Tensor]:
+    """What the loop of JumpReLU needs, if this is one; and its thresholds, or zeros."""
+    gate: Any = stack.gate
+    if not isinstance(gate, JumpReLUGate):
+        none = _nothing(ranked)
+        columns = [np.empty(0, none.numpy().dtype)] * 5
+        parts = *_arrays(none, ranked, none), none.bool().numpy(), *columns
+        return (*parts, 0, False, *_arrays(none, none)), torch.zeros_like(stage.norm)
+    threshold = stage.own["threshold"].clamp_(min=0.0).to(ranked.dtype)
+    stage.d_threshold = torch.empty_like(threshold)
+    parts = *_arrays(threshold, ranked, stage.norm), stage.dead.numpy()
+    columns = [column.flatten().numpy() for column in gate.columns(stage)]
+    filled = _arrays(stage.d_threshold, stage.d_norm)
+    return (*parts, *columns, gate.mode, gate.to_input, *filled), threshold
 
 
 def finish(stack: Stack, stage: Stage, by_norm: Tensor | None, unit: float) -> None:

@@ -23,6 +23,7 @@ MAX_GRAD_NORM = 1.0  # sae-lens clips each SAE's gradient to this norm
 # Where a sparse step pays, by `benchmarks/sparse_step.py`: a sample keeps at most this share of the
 # latents, and one product of batch, input and latents takes at least so many multiplications.
 LARGEST_SHARE, LEAST_PRODUCT = 0.08, 2**23
+LEAST_COMPILED = 2**9  # for a smaller product, one call for all SAEs is faster than one for each
 
 
 @torch.no_grad()
@@ -75,9 +76,10 @@ def gradients(
 def _can_be_compiled(stack: Stack, batch: Batch, sparse: bool) -> bool:
     """Whether there are loops for this step, and no other threads that it had better use."""
     shares_states = batch.weights is not None and stack.gate.splits_states
-    if not _on_cpu(batch) or not stack.gate.by_cuts or shares_states:
+    if not _on_cpu(batch) or not stack.gate.is_compiled or shares_states:
         return False
-    return sparse or torch.get_num_threads() == 1
+    large = batch.x.numel() * stack.cfgs[0].d_sae >= LEAST_COMPILED
+    return sparse or (large and torch.get_num_threads() == 1)
 
 
 def _on_cpu(batch: Batch) -> bool:
@@ -98,6 +100,7 @@ def _stage(stack: Stack, batch: Batch, step: int) -> Stage:
         d_bias=torch.empty_like(norm),
         d_norm=torch.zeros_like(norm),
         d_own={name: stack.grads[name] for name in stack.gate.own},
+        d_threshold=norm,
         pre=norm,
         acts=norm,
     )

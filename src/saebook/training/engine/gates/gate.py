@@ -45,6 +45,7 @@ class Stage:
     d_bias: Tensor
     d_norm: Tensor
     d_own: dict[str, Tensor]
+    d_threshold: Tensor
     pre: Tensor
     acts: Tensor
 
@@ -65,7 +66,7 @@ class Gate:
     rescales_by_norm = False
     splits_states = False  # whether exact training needs every state twice
     copies = 1  # activations that a latent has for one sample
-    by_cuts = True  # whether it keeps the pre-activations that reach a cut, and no others
+    is_compiled = True  # whether there are loops for it
     has_encoder_bias = True
     has_norm_gradient = True
     coefficient_name = "l1"
@@ -97,6 +98,12 @@ class Gate:
 
     def write_back(self, saes: Sequence[Any], last_step: int) -> None:
         """Tell sae-lens SAEs what they have to know besides the weights and the state."""
+
+    @cached_property
+    def auxiliary(self) -> Tensor:
+        """The coefficient of each SAE's auxiliary loss, (saes,)."""
+        found = [getattr(cfg, "aux_loss_coefficient", 0.0) for cfg in self.cfgs]
+        return self.like.new_tensor(found if self.rescales_by_norm else [0.0] * len(found))
 
     def cuts(self, ranked: Tensor, step: int, at: slice = slice(None)) -> Tensor:
         """What each sample's activations have to reach, (saes, batch), above zero.

@@ -12,7 +12,6 @@ class JumpReLUGate(Gate):
     """JumpReLU with straight-through estimators for its threshold and its L0 penalty."""
 
     own = ("threshold",)
-    by_cuts = False
     coefficient_name = "l0"
     varying = frozenset(
         {
@@ -39,52 +38,70 @@ class JumpReLUGate(Gate):
         return stage.d_norm
 
     def backward(self, stage: Stage, d_acts: Tensor) -> Tensor:
-        cfgs = self.cfgs
         threshold = stage.own["threshold"].to(stage.pre.dtype)[:, :, None]
-        bandwidth = self.column([cfg.jumprelu_bandwidth for cfg in cfgs])
+        bandwidth, scale, half, target, push = self.columns(stage)
         near = (stage.pre - threshold).div_(bandwidth)
         near = torch.logical_and(near > -0.5, near < 0.5).to(stage.pre.dtype).div_(bandwidth)
-        half = self.half_coefficients(stage)
         # `through` estimates the gradient by the threshold, negated
-        if cfgs[0].jumprelu_sparsity_loss_mode == "tanh":
-            self._add_tanh_penalty(stage, d_acts, half)
+        if self.mode == 0:
+            self._add_tanh_penalty(stage, d_acts, half, scale)
             through = near * threshold * d_acts
         else:
-            penalty = stage.weighted(half * self._l0_penalty_slope(stage))
-            through = near * (threshold * d_acts + penalty)
+            penalty = half * self._l0_penalty_slope(stage, target)
+            through = near * (threshold * d_acts + stage.weighted(penalty))
         stage.d_own["threshold"].copy_(-through.sum(-1))
         d_acts *= stage.acts > 0
-        if cfgs[0].jumprelu_ste_to_input:
+        if self.to_input:
             d_acts += through
-        self._add_pre_act_loss(stage, d_acts, threshold)
+        self._add_pre_act_loss(stage, d_acts, threshold, push)
         return d_acts
 
-    def _add_tanh_penalty(self, stage: Stage, d_acts: Tensor, half: Tensor) -> None:
-        scale = self.column([cfg.jumprelu_tanh_scale for cfg in self.cfgs])
+    @property
+    def mode(self) -> int:
+        """That of the sparsity loss: 0 for "tanh", 1 for "step", 2 for "quadratic"."""
+        return ("tanh", "step", "quadratic").index(self.cfgs[0].jumprelu_sparsity_loss_mode)
+
+    @property
+    def to_input(self) -> bool:
+        """Whether the estimator's gradient reaches the input."""
+        return self.cfgs[0].jumprelu_ste_to_input
+
+    def columns(self, stage: Stage) -> list[Tensor]:
+        """Numbers of the losses, each (saes, 1, 1): bandwidth of the estimators, scale of tanh,
+        half of the sparsity loss, the L0 wanted, half of the pre-activation loss."""
+        own = (
+            [cfg.jumprelu_bandwidth for cfg in self.cfgs],
+            [cfg.jumprelu_tanh_scale for cfg in self.cfgs],
+            [cfg.target_l0 or 0.0 for cfg in self.cfgs],
+            [0.5 * (cfg.pre_act_loss_coefficient or 0.0) for cfg in self.cfgs],
+        )
+        bandwidth, scale, target, push = (self.column(values) for values in own)
+        return [bandwidth, scale, self.half_coefficients(stage), target, push]
+
+    def _add_tanh_penalty(self, stage: Stage, d_acts: Tensor, half: Tensor, scale: Tensor) -> None:
         norm = stage.norm[:, :, None]
         slope = (stage.acts * (scale * norm)).tanh_().square_().neg_().add_(1).mul_(half * scale)
         slope = stage.weighted(slope)
         stage.d_norm += (slope * stage.acts).sum(-1)
         d_acts += slope.mul_(norm)
 
-    def _l0_penalty_slope(self, stage: Stage) -> Tensor | float:
+    def _l0_penalty_slope(self, stage: Stage, target: Tensor) -> Tensor | float:
         """Derivative of the penalty by a sample's L0: 1; if quadratic, 4/target · (L0 − target)."""
-        cfgs = self.cfgs
-        if cfgs[0].jumprelu_sparsity_loss_mode == "step":
+        if self.mode == 1:
             return 1.0
-        target = self.column([cfg.target_l0 for cfg in cfgs])
         return 4 / target * ((stage.acts > 0).sum(1, keepdim=True) - target)
 
-    def _add_pre_act_loss(self, stage: Stage, d_pre: Tensor, threshold: Tensor) -> None:
-        coefficients = [cfg.pre_act_loss_coefficient or 0.0 for cfg in self.cfgs]
-        if not any(coefficients) or not bool(stage.dead.any()):
+    def _add_pre_act_loss(
+        self, stage: Stage, d_pre: Tensor, threshold: Tensor, push: Tensor
+    ) -> None:
+        if not bool(push.any()) or not bool(stage.dead.any()):
             return
         short = (threshold - stage.pre).clamp_(min=0)
-        weight = stage.weighted(0.5 * self.column(coefficients) * stage.dead[:, :, None])
-        push = weight * stage.norm[:, :, None] * (short > 0)
+        weight = stage.weighted(push * stage.dead[:, :, None])
+        pushed = weight * stage.norm[:, :, None] * (short > 0)
         stage.d_norm += (weight * short).sum(-1)
-        stage.d_own["threshold"] += push.sum(-1)
-        d_pre -= push
+        stage.d_own["threshold"] += pushed.sum(-1)
+        d_pre -= pushed
 
 
 class GatedGate(Gate):
@@ -99,7 +116,7 @@ class GatedGate(Gate):
 
     own = ("b_gate", "b_mag", "r_mag")
     copies = 2
-    by_cuts = False
+    is_compiled = False
     has_encoder_bias = False
 
     def fresh(self, i: int) -> dict[str, float]:
