@@ -46,7 +46,7 @@ class TrainingOptions:
         device: where the weights live while they train, such as "cpu" or "cuda".
         sparse: whether a step works on kept activations alone: TopK, BatchTopK and their kin can,
             with the same numbers to rounding. By default where that is faster, which is where a
-            sample keeps at most 8 % of many latents.
+            sample keeps at most a tenth of many latents.
         checkpoint: a file to save the run to, every 1,000 steps. A run that was killed goes on from
             it and ends with the same weights (bit for bit on one thread; on several, a product
             may be summed in another order); the file is removed at the end.

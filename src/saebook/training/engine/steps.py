@@ -20,9 +20,9 @@ from saebook.training.engine.gates.topk import TopKGate
 from saebook.training.engine.stack import Stack
 
 MAX_GRAD_NORM = 1.0  # sae-lens clips each SAE's gradient to this norm
-# Where a sparse step pays, by `benchmarks/sparse_step.py`: a sample keeps at most this share of the
+# Where a sparse step pays, by `benchmarks/wide_step.py`: a sample keeps at most this share of the
 # latents, and one product of batch, input and latents takes at least so many multiplications.
-LARGEST_SHARE, LEAST_PRODUCT = 0.08, 2**23
+LARGEST_SHARE, LEAST_PRODUCT = 0.1, 2**24
 LEAST_COMPILED = 2**9  # for a smaller product, one call for all SAEs is faster than one for each
 
 
