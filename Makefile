@@ -11,10 +11,6 @@ RUNS ?= 8
 TABLE ?= replications
 RUN = "$(VENV)/bin/python"
 PYTHON_CODE = src tests tools benchmarks
-# OpenBLAS takes AMD's newest processors for older ones and would leave their AVX-512 unused.
-ifneq ($(shell grep -s -m1 -o avx512vl /proc/cpuinfo),)
-export OPENBLAS_CORETYPE ?= SkylakeX
-endif
 
 help: ## List the commands
 	@echo "Sparse but Right: an executable book on sparse autoencoders."
