@@ -142,7 +142,7 @@ def _columns(acts: Tensor, block: slice) -> Tensor:
 
 
 def _products_at(acts: Tensor, errors: Tensor, W_dec: Tensor) -> Tensor:
-    """The products of errors and decoder rows where there are activations, as a COO matrix."""
+    """The products of errors and decoder rows where there are activations, as a sparse matrix."""
     rows, columns, none = acts.crow_indices(), acts.col_indices(), torch.zeros_like(acts.values())
     pattern = torch.sparse_csr_tensor(rows, columns, none, acts.shape, check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, errors, W_dec.T).to_sparse_coo()
