@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sae_lens import (
     BatchTopKTrainingSAEConfig,
+    GatedTrainingSAEConfig,
     JumpReLUTrainingSAEConfig,
     StandardTrainingSAEConfig,
     TopKTrainingSAEConfig,
@@ -22,8 +23,9 @@ from saebook.saes import (
     ScheduledBatchTopKTrainingSAEConfig,
 )
 from saebook.training import TrainingOptions, train_ensemble
-from saebook.training.engine import compiled, plain, steps
+from saebook.training.engine import compiled, plain, run, steps
 from saebook.training.engine.buffers import Batch, Scratch
+from saebook.training.engine.run import Part, Run
 from saebook.training.engine.stack import Stack
 from saebook.training.engine.steps import gradients, sparse_pays
 from saebook.training.initial import fresh_saes
@@ -183,3 +185,41 @@ def test_a_sparse_step_is_taken_where_it_pays_and_can_be_refused(monkeypatch):
         options = TrainingOptions(steps=1, batch_size=32, sparse=sparse)
         train_ensemble([cfg], lambda n, g: torch.randn(n, 8, generator=g), options, seeds=1)
     assert taken == ["sparse", "dense", "sparse"]
+
+
+def allocated(scratch):
+    """Bytes of the buffers that steps have asked for."""
+    tensors = [
+        x for value in vars(scratch).values() for x in (value if type(value) is list else [value])
+    ]
+    return sum(x.numel() * x.element_size() for x in tensors if isinstance(x, torch.Tensor))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kind", ["batchtopk", "matryoshka batchtopk", "jumprelu", "gated"])
+def test_a_run_keeps_to_its_workspace(monkeypatch, kind, sparse):
+    if sparse and "topk" not in kind:
+        return
+    size = {"d_in": 24, "d_sae": 200}
+    if kind == "gated":
+        cfgs = [GatedTrainingSAEConfig(l1_coefficient=0.1, **size)] * 6
+    else:
+        cfgs = configs(kind, **size, dtype="float32")[:1] * 6
+    like = torch.empty(0)
+    room = Scratch.bytes_for(4, like=like, batch=256, cfg=cfgs[0], sparse=sparse)
+    monkeypatch.setitem(run.WORKSPACE, "cpu", room)
+    part = Part(
+        saes=fresh_saes(cfgs, [*range(6)], None),
+        seeds=[*range(6)],
+        lrs=[[1e-3] * 12] * 6,
+        memory={},
+        n_steps=0,
+    )
+    options = TrainingOptions(steps=12, batch_size=256, sparse=sparse, dead_feature_window=3)
+    generator = torch.Generator().manual_seed(0)
+    whole = Run(part, lambda n, g: torch.randn(n, 24, generator=g), options, generator)
+    whole.train(path=None, progress=False)
+    (scratch,) = whole.scratches
+    weights = scratch.like.numel() * scratch.like.element_size()  # are no scratch
+    assert [len(group.saes) for group in whole.groups] == [3, 3]
+    assert room / 2 < allocated(scratch) - weights <= room

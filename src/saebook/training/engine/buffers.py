@@ -52,15 +52,17 @@ class Scratch:
         self.width = batch * GATES[cfg.architecture()].copies
 
     @staticmethod
-    def bytes_per_sae(element_size: int, *, batch: int, cfg: Any, sparse: bool) -> int:
-        """Memory that the buffers of one SAE take, at most."""
-        copies = GATES[cfg.architecture()].copies
-        of_latents = 1 if sparse else 1 + 2 * copies
-        return (
-            element_size
-            * batch
-            * (of_latents * cfg.d_sae + copies * len(prefix_widths(cfg)) * cfg.d_in)
-        )
+    def bytes_for(n_saes: int, *, like: Tensor, batch: int, cfg: Any, sparse: bool) -> int:
+        """Memory that all buffers together take, where every step is sparse or every one is not."""
+        gate, n_prefixes = GATES[cfg.architecture()], len(prefix_widths(cfg))
+        acts, inputs, weights = cfg.d_sae * batch, cfg.d_in * batch, cfg.d_sae * cfg.d_in
+        if like.device.type != "cpu" or not gate.is_compiled:
+            numbers = n_saes * (acts + gate.copies * (2 * acts + n_prefixes * inputs))
+        elif sparse:
+            numbers = n_saes * n_prefixes * inputs + acts + weights
+        else:
+            numbers = n_saes * (acts + n_prefixes * inputs) + 3 * acts + inputs + 5 * weights
+        return like.element_size() * numbers
 
     # Of compiled steps: samples first, and what one SAE alone needs only once.
 

@@ -65,7 +65,7 @@ def sparse(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor
     """As in `engine.plain`."""
     w, g, nesting = stack.weights, stack.grads, stack.nesting
     gate: Any = stack.gate
-    edges, ranked = _edges(stack), scratch.ranked[:1]
+    edges, ranked = _edges(stack), scratch.acts.view(1, len(batch.x), -1)
     block_of = np.searchsorted(edges, np.arange(edges[-1]), side="right") - 1
     encoder = w["W_enc"], w["b_enc"], _subtracted(stack), stage.scale
     taught = with_auxiliary_loss(stack.cfgs, stage.dead)

@@ -137,20 +137,8 @@ class Run:
         self.part, self.options = part, options
         self.sample_batch, self.generator = sample_batch, generator
         device = torch.device(options.device)
-        sizes: dict[str, Any] = {"batch": options.batch_size, "cfg": part.saes[0].cfg}
-        steps = (part.n_steps, part.n_steps + options.steps - 1)  # k rises or falls between them
-        always_sparse = all(self._is_sparse(part.saes, step) for step in steps)
-        size = part.saes[0].W_dec.element_size()
-        each = Scratch.bytes_per_sae(size, sparse=always_sparse, **sizes)
-        n = len(part.saes)
-        useful = min(n, max(1, n * each // BYTES_PER_WORKER))
-        self.n_workers = min(torch.get_num_threads(), useful) if device.type == "cpu" else 1
-        # one SAE so large that all threads had better work on it together
-        threads = torch.get_num_threads()
-        self.is_large = threads > 1 and self.n_workers == 1 and n * each >= 2 * BYTES_PER_WORKER
-        largest = max(1, WORKSPACE.get(device.type, WORKSPACE["cuda"]) // (each * self.n_workers))
-        rounds = -(-n // (largest * self.n_workers))  # as many groups for every worker
-        self.groups = part.split(min(n, rounds * self.n_workers))
+        self.n_workers, n_groups, self.is_large = self._plan(device)
+        self.groups = part.split(n_groups)
         self.stacks = [
             Stack(group.saes, device=device, dead_feature_window=options.dead_feature_window)
             for group in self.groups
@@ -158,8 +146,31 @@ class Run:
         for stack, group in zip(self.stacks, self.groups, strict=True):
             stack.recall(group.memory, group.n_steps)
         self.like = self.stacks[0].weights["W_dec"]
-        most = max(map(len, self._saes()))
+        most, sizes = max(map(len, self._saes())), self._sizes()
         self.scratches = [Scratch(self.like, most, **sizes) for _ in range(self.n_workers)]
+
+    def _sizes(self) -> dict[str, Any]:
+        return {"batch": self.options.batch_size, "cfg": self.part.saes[0].cfg}
+
+    def _plan(self, device: torch.device) -> tuple[int, int, bool]:
+        """How many workers, how many groups, and whether one SAE is work for all threads."""
+        saes, start = self.part.saes, self.part.n_steps
+        ends = (start, start + self.options.steps - 1)  # between them k rises, or it falls
+        like = saes[0].W_dec.detach().to(device)
+        sparse = all(self._is_sparse(saes, step) for step in ends)
+
+        def needed(size: int) -> int:
+            return Scratch.bytes_for(size, like=like, sparse=sparse, **self._sizes())
+
+        n, threads = len(saes), torch.get_num_threads()
+        useful = min(n, max(1, needed(n) // BYTES_PER_WORKER))
+        n_workers = min(threads, useful) if device.type == "cpu" else 1
+        room = WORKSPACE.get(device.type, WORKSPACE["cuda"]) // n_workers
+        sizes = range(-(-n // n_workers), 0, -1)
+        largest = next((size for size in sizes if needed(size) <= room), 1)
+        rounds = -(-n // (largest * n_workers))  # as many groups for every worker
+        is_large = threads > 1 and n_workers == 1 and needed(n) >= 2 * BYTES_PER_WORKER
+        return n_workers, min(n, rounds * n_workers), is_large
 
     def train(self, *, path: Path | None, progress: bool, keep_end: bool = False) -> None:
         """Take all steps; go on from the checkpoint at `path` where there is one.
