@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from sae_lens import LoggingConfig
 from sae_lens.config import SAETrainerConfig
+from sae_lens.synthetic import ActivationGenerator
 from torch import Tensor
+
+from saebook.worlds import CopulaWorld
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -83,6 +86,16 @@ def trainer_config(steps: int, batch: int, device: str = "cpu") -> SAETrainerCon
         device=device,
         autocast=False,
         **options,
+    )
+
+
+def its_generator(world: CopulaWorld) -> ActivationGenerator:
+    """sae-lens' own generator of activations, for the world of fifty features."""
+    return ActivationGenerator(
+        world.n_features,
+        world.firing_probabilities.float(),
+        std_firing_magnitudes=0.15,
+        correlation_matrix=world.correlation.float(),
     )
 
 

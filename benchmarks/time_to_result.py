@@ -16,9 +16,9 @@ import statistics
 from functools import partial
 
 import torch
-from _timing import seconds
+from _timing import its_generator, seconds
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-from sae_lens.synthetic import ActivationGenerator, train_toy_sae
+from sae_lens.synthetic import train_toy_sae
 
 from saebook import metrics
 from saebook.training import TrainingOptions, train_and_polish, train_ensemble
@@ -38,12 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     world = make_fifty_feature_world(generator=torch.Generator().manual_seed(0))
     cfg = BatchTopKTrainingSAEConfig(k=11, d_in=100, d_sae=50)
-    generator = ActivationGenerator(
-        world.n_features,
-        world.firing_probabilities.float(),
-        std_firing_magnitudes=0.15,
-        correlation_matrix=world.correlation.float(),
-    )
+    generator = its_generator(world)
     steps = STEPS if options.full else options.steps
     sae = BatchTopKTrainingSAE(cfg)
     source = partial(train_toy_sae, sae, world.feature_dict, generator, steps * BATCH)

@@ -21,9 +21,9 @@ import argparse
 import statistics
 
 import torch
-from _timing import matmul_peak, ratio, rounds, seconds, trainer_config
+from _timing import its_generator, matmul_peak, ratio, rounds, seconds, trainer_config
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-from sae_lens.synthetic import ActivationGenerator, train_toy_sae
+from sae_lens.synthetic import train_toy_sae
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 from threadpoolctl import threadpool_info
 from torch.func import grad, vmap
@@ -43,12 +43,7 @@ def configs(n_saes: int) -> list[BatchTopKTrainingSAEConfig]:
 
 def toy_sae(world: CopulaWorld, steps: int) -> float:
     """Milliseconds per step of sae_lens.synthetic.train_toy_sae, with sae-lens' own generator."""
-    generator = ActivationGenerator(
-        world.n_features,
-        world.firing_probabilities.float(),
-        std_firing_magnitudes=0.15,
-        correlation_matrix=world.correlation.float(),
-    )
+    generator = its_generator(world)
     sae = BatchTopKTrainingSAE(configs(11)[-1])
     samples = steps * BATCH
     took = seconds(lambda: train_toy_sae(sae, world.feature_dict, generator, samples))

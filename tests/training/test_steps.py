@@ -17,6 +17,7 @@ from sae_lens import (
     TopKTrainingSAEConfig,
 )
 
+from saebook._running import one_thread
 from saebook.saes import (
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
     BalancedMatryoshkaTrainingSAEConfig,
@@ -76,10 +77,8 @@ def configs(kind, d_in, d_sae, dtype):
 def _one_thread(monkeypatch):
     """Steps on one thread, where small ones are compiled too."""
     monkeypatch.setattr(steps, "LEAST_COMPILED", 0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 def both(monkeypatch, cfgs, x, *, weights=None, sparse=False, idle=0):

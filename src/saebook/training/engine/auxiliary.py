@@ -7,49 +7,36 @@ Source: Gao et al. 2024 (arXiv 2406.04093), appendix A.2, as in sae-lens; where 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from saebook.training.engine.gates.gate import Stage
+from saebook.training.engine.stack import Stack
 
-def with_auxiliary_loss(cfgs: Sequence[Any], dead: Tensor) -> list[int]:
-    """The SAEs that have dead latents and a loss that teaches these.
 
-    Args:
-        cfgs: training configs of an architecture that has one.
-        dead: (saes, d_sae) which latents are.
-    """
-    found = dead.any(-1).nonzero().flatten().tolist()
-    return [i for i in found if cfgs[i].aux_loss_coefficient]
+def with_auxiliary_loss(stack: Stack, stage: Stage) -> list[int]:
+    """The SAEs that have dead latents and a loss that teaches these."""
+    taught = stage.dead.any(-1) & (stack.gate.auxiliary != 0)
+    return taught.nonzero().flatten().tolist()
 
 
 def auxiliary_gradients(
-    cfg: Any,
-    ranked: Tensor,
-    scale: Tensor,
-    dead: Tensor,
-    dec: Tensor,
-    errors: Sequence[Tensor],
-    blocks: Sequence[slice],
-    weights: Tensor | None = None,
+    stack: Stack, stage: Stage, i: int, ranked: Tensor, errors: Sequence[Tensor]
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Gradients of one SAE's auxiliary loss, in units of `2 / batch`.
+    """Gradients of the i-th SAE's auxiliary loss, in units of `2 / batch`.
 
     Args:
-        cfg: its training config.
-        ranked: (d_sae, batch) pre-activations times `scale`, by which selection goes.
-        scale: (d_sae,).
-        dead: (d_sae,) which latents are.
-        dec: (d_sae, d_in) decoder rows.
-        errors: x̂ − x of every prefix, (d_in, batch).
-        blocks: the latents that each prefix adds.
-        weights: those of the samples, `(1, batch)`; by default all count equally.
+        ranked: (d_sae, batch) its pre-activations times `stage.scale`, by which selection goes.
+        errors: its x̂ − x of every prefix, (d_in, batch).
 
     Returns:
         For each set of dead latents: their indices (n_dead,), and the gradients by their
         pre-activations (n_dead, batch) and decoder rows (n_dead, d_in).
     """
+    cfg, dead, dec = stack.cfgs[i], stage.dead[i], stack.weights["W_dec"][i]
+    scale, weights = stage.scale[i], None if stage.weights is None else stage.weights[i]
+    blocks = stack.nesting.blocks
     by_block = getattr(cfg, "use_matryoshka_aux_loss", False)
     parts = list(zip(blocks, errors, strict=True)) if by_block else [(slice(None), errors[-1])]
     found = []
@@ -60,6 +47,16 @@ def auxiliary_gradients(
             grads = _gradients(*own, error, weights)
             found.append((latents, *(g * cfg.aux_loss_coefficient for g in grads)))
     return found
+
+
+def add_to_sums(
+    stack: Stack, stage: Stage, i: int, sets: list[tuple[Tensor, Tensor, Tensor]], x: Tensor
+) -> None:
+    """Add what `auxiliary_gradients` gives to gradients that are sums over the samples `x`."""
+    for latents, d_latents, d_rows in sets:
+        stack.grads["W_enc"][i, latents] += d_latents @ x
+        stack.grads["W_dec"][i, latents] += d_rows
+        stage.d_bias[i, latents] += d_latents.sum(-1)
 
 
 def _gradients(

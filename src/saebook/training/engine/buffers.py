@@ -25,11 +25,6 @@ class Batch:
         self.weights = weights if weights is None else weights.repeat(1, 1, copies)
 
     @cached_property
-    def x_sum(self) -> Tensor:
-        """The sum over the samples, (d_in,)."""
-        return self.x_t.sum(1)
-
-    @cached_property
     def x_ones(self) -> Tensor:
         """The batch with a column of ones, (batch, d_in + 1)."""
         return torch.cat([self.x, self.x.new_ones(len(self.x), 1)], 1)

@@ -12,10 +12,15 @@ import torch
 from torch import Tensor
 
 from saebook._running import spread
-from saebook.training.engine.auxiliary import auxiliary_gradients, with_auxiliary_loss
+from saebook.training.engine.auxiliary import (
+    add_to_sums,
+    auxiliary_gradients,
+    with_auxiliary_loss,
+)
 from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.gates.gate import Stage
 from saebook.training.engine.gates.thresholds import JumpReLUGate
+from saebook.training.engine.kernels import WORD
 from saebook.training.engine.kernels import dense as loops
 from saebook.training.engine.kernels import sparse as lists
 from saebook.training.engine.stack import Stack
@@ -32,7 +37,7 @@ def dense(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
     sums = torch.empty_like(errors[:, :, 0])
     weights = _nothing(ranked) if stage.weights is None else stage.weights[:, 0]
     edges, inverse = _edges(stack), stage.scale.reciprocal()
-    jump, threshold = _jump(stack, stage, ranked)
+    jump, threshold, d_threshold = _jump(stack, stage, ranked)
     forward = (
         *_arrays(ranked, inverse, threshold, cuts, w["W_dec"], w["b_dec"], batch.x, weights),
         edges,
@@ -55,7 +60,7 @@ def dense(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
     )
     loops.step(n, forward, auxiliary, back, jump, scratch.acts.numpy())
     for grad in stage.d_own.values():
-        grad.copy_(stage.d_threshold)
+        grad.copy_(d_threshold)
     stack.since_fired += 1
     stack.since_fired.masked_fill_(stage.totals > 0, 0)
     return errors[:, -1].mT
@@ -68,7 +73,7 @@ def sparse(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor
     edges, ranked = _edges(stack), scratch.acts.view(1, len(batch.x), -1)
     block_of = np.searchsorted(edges, np.arange(edges[-1]), side="right") - 1
     encoder = w["W_enc"], w["b_enc"], _subtracted(stack), stage.scale
-    taught = with_auxiliary_loss(stack.cfgs, stage.dead)
+    taught = with_auxiliary_loss(stack, stage)
     for i, cfg in enumerate(stack.cfgs):
         at = slice(i, i + 1)
         own = [each[at] for each in encoder]
@@ -84,33 +89,35 @@ def sparse(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor
         errors, cost = scratch.error_rows[i], len(values) * batch.x.shape[1]
         decoder = _arrays(w["W_dec"][i], w["b_dec"][i], batch.x, errors)
         spread(lists.decode, len(batch.x), *kept, *decoder, edges, cost=cost)
-        sets = _auxiliary(stack, stage, i, ranked[0], errors) if i in taught else []
+        sets = []
+        if i in taught:
+            sets = auxiliary_gradients(stack, stage, i, ranked[0].T, list(errors.mT))
         nesting.weigh(list(errors[:, None]), at)
         torch.sum(errors, (0, 1), out=g["b_dec"][i])
         nesting.accumulate(list(errors[:, None]), at)
         entries, decoder = (samples, values, ends), _arrays(w["W_dec"][i], batch.x, errors)
         grads = _arrays(g["W_enc"][i], g["W_dec"][i], stage.d_bias[i])
         spread(lists.backward, len(block_of), *entries, *decoder, block_of, *grads, cost=3 * cost)
-        _add(stack, batch, stage, i, sets)
+        add_to_sums(stack, stage, i, sets, batch.x)
         stack.since_fired[i] += 1
         stack.since_fired[i, torch.from_numpy(np.diff(ends) > 0)] = 0
     return scratch.error_rows[: len(stack.cfgs), -1].mT
 
 
-def _jump(stack: Stack, stage: Stage, ranked: Tensor) -> tuple[tuple[Any, ...], Tensor]:
-    """What the loop of JumpReLU needs, if this is one; and its thresholds, or zeros."""
+def _jump(stack: Stack, stage: Stage, ranked: Tensor) -> tuple[tuple[Any, ...], Tensor, Tensor]:
+    """What the loop of JumpReLU needs, if this is one; thresholds, or zeros; their gradients."""
     gate: Any = stack.gate
     if not isinstance(gate, JumpReLUGate):
         none = _nothing(ranked)
         columns = [np.empty(0, none.numpy().dtype)] * 5
         parts = *_arrays(none, ranked, none), none.bool().numpy(), *columns
-        return (*parts, 0, False, *_arrays(none, none)), torch.zeros_like(stage.norm)
+        return (*parts, 0, False, *_arrays(none, none)), torch.zeros_like(stage.norm), none
     threshold = stage.own["threshold"].clamp_(min=0.0).to(ranked.dtype)
-    stage.d_threshold = torch.empty_like(threshold)
+    d_threshold = torch.empty_like(threshold)
     parts = *_arrays(threshold, ranked, stage.norm), stage.dead.numpy()
     columns = [column.flatten().numpy() for column in gate.columns(stage)]
-    filled = _arrays(stage.d_threshold, stage.d_norm)
-    return (*parts, *columns, gate.mode, gate.to_input, *filled), threshold
+    filled = _arrays(d_threshold, stage.d_norm)
+    return (*parts, *columns, gate.mode, gate.to_input, *filled), threshold, d_threshold
 
 
 def finish(stack: Stack, stage: Stage, by_norm: Tensor | None, unit: float) -> None:
@@ -141,7 +148,7 @@ def _list_kept(
     """Where each sample's entries start, latents, values; `expected` entries unless some tie."""
     arrays = _arrays(ranked, scale, cuts)
     batch, d_sae = ranked.shape
-    starts, flags = np.empty(batch + 1, np.int64), np.empty(-(-d_sae // 8) * 8, bool)
+    starts, flags = np.empty(batch + 1, np.int64), np.empty(-(-d_sae // WORD) * WORD, bool)
     for room in (expected, ranked.numel()):
         latents, values = np.empty(room, np.int32), np.empty(room, arrays[0].dtype)
         if lists.list_kept(*arrays, flags, latents, values, starts) <= room:
@@ -156,20 +163,6 @@ def _by_latent(
     ends, samples, own = np.empty(d_sae + 1, np.int64), np.empty_like(latents), values.copy()
     lists.sort_by_latent(latents, values, starts, ends, samples, own)
     return ends, samples, own
-
-
-def _auxiliary(stack: Stack, stage: Stage, i: int, ranked: Tensor, errors: Tensor) -> list[Any]:
-    weights = None if stage.weights is None else stage.weights[i]
-    own = ranked.T, stage.scale[i], stage.dead[i], stack.weights["W_dec"][i]
-    return auxiliary_gradients(stack.cfgs[i], *own, list(errors.mT), stack.nesting.blocks, weights)
-
-
-def _add(stack: Stack, batch: Batch, stage: Stage, i: int, sets: list[Any]) -> None:
-    """Add the gradients of an auxiliary loss."""
-    for latents, d_latents, d_rows in sets:
-        stack.grads["W_enc"][i, latents] += d_latents @ batch.x
-        stack.grads["W_dec"][i, latents] += d_rows
-        stage.d_bias[i, latents] += d_latents.sum(-1)
 
 
 def _edges(stack: Stack) -> np.ndarray:

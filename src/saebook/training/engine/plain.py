@@ -12,7 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saebook.training.engine.auxiliary import auxiliary_gradients, with_auxiliary_loss
+from saebook.training.engine.auxiliary import (
+    add_to_sums,
+    auxiliary_gradients,
+    with_auxiliary_loss,
+)
 from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.gates.gate import Stage
 from saebook.training.engine.stack import Stack
@@ -35,8 +39,10 @@ def dense(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
     nesting.decode(stage.acts, w["W_dec"], errors)
     for error in errors:
         error += w["b_dec"][:, :, None] - batch.x_t
-    taught = with_auxiliary_loss(stack.cfgs, stage.dead) if gate.rescales_by_norm else []
-    auxiliary = {i: _auxiliary(stack, stage, i, [error[i] for error in errors]) for i in taught}
+    auxiliary = {}
+    for i in with_auxiliary_loss(stack, stage):
+        own = stage.scale[i, :, None] * stage.pre[i], [error[i] for error in errors]
+        auxiliary[i] = auxiliary_gradients(stack, stage, i, *own)
     nesting.weigh(errors)
     if stage.weights is not None:
         for error in errors:
@@ -60,7 +66,7 @@ def dense(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
 def sparse(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor:
     """The same from the kept activations alone, SAE by SAE."""
     w, g, gate, nesting = stack.weights, stack.grads, stack.gate, stack.nesting
-    biases, taught = _biases(stack), with_auxiliary_loss(stack.cfgs, stage.dead)
+    biases, taught = _biases(stack), with_auxiliary_loss(stack, stage)
     for i in range(len(stack.cfgs)):
         at = slice(i, i + 1)
         torch.mm(w["W_enc"][i], batch.x.T, out=scratch.pre[i])
@@ -72,8 +78,9 @@ def sparse(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor
         for q, block in enumerate(nesting.blocks):
             before = errors[q - 1] if q > 0 else w["b_dec"][i] - batch.x
             torch.add(before, _columns(acts, block) @ w["W_dec"][i, block], out=errors[q])
-        stage.pre = scratch.pre
-        sets = _auxiliary(stack, stage, i, list(errors.mT)) if i in taught else []
+        sets = []
+        if i in taught:
+            sets = auxiliary_gradients(stack, stage, i, ranked.T, list(errors.mT))
         nesting.weigh(list(errors[:, None]), at)
         torch.sum(errors, (0, 1), out=g["b_dec"][i])
         nesting.accumulate(list(errors[:, None]), at)
@@ -83,10 +90,7 @@ def sparse(stack: Stack, batch: Batch, scratch: Scratch, stage: Stage) -> Tensor
             g["W_enc"][i, block] = slopes.T @ batch.x
             g["W_dec"][i, block] = own.to_sparse_coo().T @ error
             stage.d_bias[i, block] = slopes.to_dense().sum(0)
-        for latents, d_latents, d_rows in sets:
-            g["W_enc"][i, latents] += d_latents @ batch.x
-            g["W_dec"][i, latents] += d_rows
-            stage.d_bias[i, latents] += d_latents.sum(-1)
+        add_to_sums(stack, stage, i, sets, batch.x)
         stack.since_fired[i] += 1
         stack.since_fired[i].masked_fill_(kept.any(0), 0)
     return scratch.error_rows[: len(stack.cfgs), -1].mT
@@ -113,7 +117,9 @@ def clip(stack: Stack, most: float) -> None:
     """Bring each SAE's gradient to a norm of at most `most`."""
     norms = [torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in stack.grads.values()]
     norm = torch.stack([each.to(norms[0].dtype) for each in norms]).norm(dim=0)
-    stack.scale_gradients((most / (norm + 1e-6)).clamp(max=1))
+    factors = (most / (norm + 1e-6)).clamp(max=1)
+    for grad in stack.grads.values():
+        grad *= factors.to(grad).view(-1, *[1] * (grad.ndim - 1))
 
 
 def _biases(stack: Stack) -> Tensor:
@@ -123,15 +129,6 @@ def _biases(stack: Stack) -> Tensor:
     if stack.cfgs[0].apply_b_dec_to_input:
         bias = bias - torch.bmm(w["W_enc"], w["b_dec"][:, :, None])[:, :, 0]
     return bias
-
-
-def _auxiliary(
-    stack: Stack, stage: Stage, i: int, errors: list[Tensor]
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    weights = None if stage.weights is None else stage.weights[i]
-    scale, W_dec = stage.scale[i], stack.weights["W_dec"][i]
-    own = scale[:, None] * stage.pre[i], scale, stage.dead[i], W_dec
-    return auxiliary_gradients(stack.cfgs[i], *own, errors, stack.nesting.blocks, weights)
 
 
 def _columns(acts: Tensor, block: slice) -> Tensor:

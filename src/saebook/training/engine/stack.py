@@ -145,12 +145,6 @@ class Stack:
                 getattr(sae, name).copy_(remembered[i])
         self.gate.write_back(saes, last_step)
 
-    def scale_gradients(self, factor: Tensor | float) -> None:
-        """Multiply the gradients by a number, or by one for each SAE `(saes,)`."""
-        factor = torch.as_tensor(factor).expand(len(self.cfgs))
-        for grad in self.grads.values():
-            grad.mul_(factor.to(grad).view(-1, *[1] * (grad.ndim - 1)))
-
 
 def _gather(saes: Sequence[Any], gate: type[Gate], device: torch.device) -> dict[str, Tensor]:
     """The weights of sae-lens SAEs, stacked along a new leading axis."""

@@ -100,7 +100,6 @@ def _stage(stack: Stack, batch: Batch, step: int) -> Stage:
         d_bias=torch.empty_like(norm),
         d_norm=torch.zeros_like(norm),
         d_own={name: stack.grads[name] for name in stack.gate.own},
-        d_threshold=norm,
         pre=norm,
         acts=norm,
     )

@@ -45,7 +45,6 @@ class Stage:
     d_bias: Tensor
     d_norm: Tensor
     d_own: dict[str, Tensor]
-    d_threshold: Tensor
     pre: Tensor
     acts: Tensor
 

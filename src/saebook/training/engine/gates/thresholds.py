@@ -130,7 +130,6 @@ class GatedGate(Gate):
         torch.addcmul(b_mag, stage.pre, r_mag.exp(), out=acts)
         gate_acts.relu_()
         acts.relu_().mul_(gate_acts > 0)
-        torch.sum(stage.acts, -1, out=stage.totals)
 
     def fired(self, stage: Stage) -> Tensor:
         return stage.acts[:, :, : stage.pre.shape[-1]].amax(-1) > 0

@@ -16,6 +16,7 @@ from typing import Any
 import numba
 import scipy.linalg.cython_blas  # noqa: F401 - the products that Numba calls, for `one_thread`
 
+WORD = 8  # flags, a byte each, that are looked at together
 # Sums may be reordered and fused, as matrix products do, so that they use whole registers.
 FAST = {"reassoc", "contract", "nsz"}
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from saebook.training.engine.kernels import compiled
+from saebook.training.engine.kernels import WORD, compiled
 
-WORD = 8  # flags that are looked at together
 CHUNK = 1024  # entries whose flags are kept at once, a multiple of WORD
 MOST_INSIDE = 2**16  # with more in its bracket, a row is left to NumPy
 

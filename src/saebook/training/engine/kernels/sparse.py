@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saebook.training.engine.kernels import compiled
-
-WORD = 8  # flags that are looked at together
+from saebook.training.engine.kernels import WORD, compiled
 
 
 @compiled
