@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+T = TypeVar("T")
 WORTH_A_THREAD = 2**21  # multiplications that take some ten times as long as starting a thread
 
 
@@ -55,3 +56,15 @@ def spread(work: Callable[..., object], n: int, *args: object, cost: int) -> Non
     parts = pairwise(n * i // n_parts for i in range(n_parts + 1))
     with ThreadPoolExecutor(n_parts) as pool:
         list(pool.map(lambda part: work(*part, *args), parts))
+
+
+class InTurn(Executor):
+    """Does its work when it is handed in: on a small step a thread would only be waited for."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # raised where the result is asked for, as by a thread
+            done.set_exception(error)
+        return done

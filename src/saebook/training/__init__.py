@@ -1,6 +1,6 @@
 """Train many SAEs at once, to one measured L0, or on the exact loss of a finite world."""
 
-from saebook.training.engine.run import (
+from saebook.training.engine.batches import (
     SampleBatch,
 )
 from saebook.training.ensembles import (

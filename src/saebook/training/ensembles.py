@@ -18,7 +18,8 @@ from torch import Tensor
 
 from saebook import _checkpoints
 from saebook._checks import GeneratorLike, check_function, check_generator, check_instance
-from saebook.training.engine.run import Part, SampleBatch
+from saebook.training.engine.batches import SampleBatch
+from saebook.training.engine.run import Part
 from saebook.training.engine.shards import checkpoints, remove, train
 from saebook.training.engine.steps import check_sparse
 from saebook.training.initial import Init, check_budgets, check_configs, check_seeds, fresh_saes

@@ -28,7 +28,7 @@ from saebook._checks import (
 )
 from saebook.metrics.reconstruction import l0
 from saebook.saes.transforms import inference_sae
-from saebook.training.engine.run import SampleBatch
+from saebook.training.engine.batches import SampleBatch
 from saebook.training.ensembles import train_ensemble
 from saebook.training.initial import check_seeds
 from saebook.training.options import TrainingOptions

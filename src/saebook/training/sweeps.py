@@ -12,7 +12,7 @@ import pandas as pd
 from sae_lens import TrainingSAE, TrainingSAEConfig
 
 from saebook._checks import GeneratorLike, check_instance, check_sequence
-from saebook.training.engine.run import SampleBatch
+from saebook.training.engine.batches import SampleBatch
 from saebook.training.ensembles import train_ensemble
 from saebook.training.initial import check_seeds
 from saebook.training.options import TrainingOptions

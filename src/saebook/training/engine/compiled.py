@@ -20,7 +20,7 @@ from saebook.training.engine.auxiliary import (
 from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.gates.gate import Stage
 from saebook.training.engine.gates.thresholds import JumpReLUGate
-from saebook.training.engine.kernels import WORD
+from saebook.training.engine.kernels import WORD, gradients
 from saebook.training.engine.kernels import dense as loops
 from saebook.training.engine.kernels import sparse as lists
 from saebook.training.engine.stack import Stack
@@ -123,7 +123,7 @@ def _jump(stack: Stack, stage: Stage, ranked: Tensor) -> tuple[tuple[Any, ...], 
 def finish(stack: Stack, stage: Stage, by_norm: Tensor | None, unit: float) -> None:
     """As in `engine.plain`."""
     w, g, none = stack.weights, stack.grads, _nothing(stage.norm)
-    loops.finish(
+    gradients.finish(
         *_arrays(g["W_enc"], g["W_dec"], stage.d_bias, g["b_dec"], w["W_enc"], w["W_dec"]),
         *_arrays(w["b_dec"] if stack.cfgs[0].apply_b_dec_to_input else none),
         *_arrays(none if by_norm is None else by_norm),
@@ -133,7 +133,7 @@ def finish(stack: Stack, stage: Stage, by_norm: Tensor | None, unit: float) -> N
 
 def clip(stack: Stack, most: float) -> None:
     """As in `engine.plain`."""
-    loops.clip(tuple(grad.flatten(1).numpy() for grad in stack.grads.values()), most)
+    gradients.clip(tuple(grad.flatten(1).numpy() for grad in stack.grads.values()), most)
 
 
 def _subtracted(stack: Stack) -> Tensor:

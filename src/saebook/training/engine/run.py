@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from itertools import accumulate, pairwise, repeat
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -17,8 +16,8 @@ from sae_lens import TrainingSAE
 from torch import Tensor
 
 from saebook import _checkpoints
-from saebook._checks import check_finite
-from saebook._running import one_thread, step_bar
+from saebook._running import InTurn, one_thread, step_bar
+from saebook.training.engine.batches import Batches, SampleBatch, checked_batch
 from saebook.training.engine.buffers import Batch, Scratch
 from saebook.training.engine.stack import Stack
 from saebook.training.engine.steps import sparse_pays, train_step
@@ -27,7 +26,6 @@ from saebook.training.options import TrainingOptions
 from saebook.training.resampling import resample
 
 T = TypeVar("T")
-SampleBatch = Callable[[int, torch.Generator], Tensor]
 
 BYTES_PER_WORKER = 2**20  # with less scratch than this, a second worker costs more than it saves
 WORKSPACE = {"cpu": 2**26, "cuda": 2**30}  # bytes of scratch: what caches like, or a GPU
@@ -66,62 +64,6 @@ class Part:
             Part(saes=saes, seeds=seeds, lrs=lrs, memory=memory, n_steps=self.n_steps)
             for saes, seeds, lrs, memory in zip(*lists, memories, strict=True)
         ]
-
-
-class Batches:
-    """The batches of a few steps, each drawn by whoever is first to need it, kept for the others.
-
-    Args:
-        draw: gives the batch of a step.
-        steps: the steps, in whose order batches are drawn.
-        n_readers: how often each batch is asked for.
-    """
-
-    def __init__(self, draw: Callable[[int], Batch], steps: range, *, n_readers: int) -> None:
-        self._draw, self._steps = draw, steps
-        self._lock = Lock()
-        self._kept: dict[int, Batch] = {}
-        self._left = dict.fromkeys(steps, n_readers)
-        self._error: BaseException | None = None
-
-    def __call__(self, step: int) -> Batch:
-        if step not in self._kept:
-            with self._lock:
-                self._draw_up_to(step)
-        batch = self._kept[step]
-        with self._lock:
-            self._left[step] -= 1
-            if not self._left[step]:
-                del self._kept[step]
-        return batch
-
-    def first(self) -> Batch:
-        """That of the first step, which stays."""
-        self._draw_up_to(self._steps.start)
-        return self._kept[self._steps.start]
-
-    def _draw_up_to(self, step: int) -> None:
-        if self._error:
-            raise self._error
-        try:
-            for each in range(self._steps.start, step + 1):
-                if self._left[each] and each not in self._kept:
-                    self._kept[each] = self._draw(each)
-        except BaseException as error:
-            self._error = error  # no other worker shall ask the source again
-            raise
-
-
-class InTurn(Executor):
-    """Does its work when it is handed in: on a small step a thread would only be waited for."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        done: Future[T] = Future()
-        try:
-            done.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # raised where the result is asked for, as by a thread
-            done.set_exception(error)
-        return done
 
 
 class Run:
@@ -264,17 +206,10 @@ class Run:
         log.rows += [row | {"sae": i} for i, row in enumerate(rows)]
 
     def _batch(self, step: int) -> Batch:
-        """The batch of a step, checked and on the device of the weights."""
-        x = self.sample_batch(self.options.batch_size, self.generator)
+        """The batch of a step, on the device of the weights."""
         wanted = (self.options.batch_size, self.like.shape[-1])
-        if not isinstance(x, Tensor) or x.shape != wanted:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(
-                f"sample_batch must return a tensor of shape {wanted}, got {got} at step {step}"
-            )
+        x = checked_batch(self.sample_batch, wanted, self.generator, step)
         x = x.to(device=self.like.device, dtype=self.like.dtype)
-        if not torch.isfinite(x.sum()):
-            check_finite(f"the batch that sample_batch returned at step {step}", x)
         return Batch(x, copies=self.stacks[0].gate.copies)
 
     def _fingerprint(self) -> str:

@@ -18,7 +18,8 @@ import torch
 from joblib import Parallel, delayed
 
 from saebook._running import one_thread, step_bar
-from saebook.training.engine.run import Part, Run, SampleBatch, joined
+from saebook.training.engine.batches import SampleBatch
+from saebook.training.engine.run import Part, Run, joined
 from saebook.training.log import Row
 from saebook.training.options import TrainingOptions
 
