@@ -32,8 +32,8 @@ from saebook._checks import (
 from saebook.metrics.decoders import decoder_pairwise_cosine, nth_decoder_projection
 from saebook.metrics.reconstruction import mean_squared_error
 from saebook.training.engine.batches import SampleBatch
-from saebook.training.ensembles import train_and_polish
 from saebook.training.options import TrainingOptions
+from saebook.training.recipes import train_and_polish
 from saebook.training.sweeps import sweep
 
 STATISTICS = ("smallest", "lowest_error")

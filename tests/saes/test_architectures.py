@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sae_lens import TrainingSAE
+from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig, TrainingSAE
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainStepInput
 
 from saebook.saes import (
     ScheduledBatchTopKTrainingSAE,
     ScheduledBatchTopKTrainingSAEConfig,
+    turned,
     widened,
     with_k,
 )
@@ -124,3 +125,53 @@ def test_widening_wants_a_positive_number_of_latents(n_new, error):
     sae = ScheduledBatchTopKTrainingSAE(make_config())
     with pytest.raises(error, match="n_new must be"):
         widened(sae, n_new, seed=0)
+
+
+def absence_and_presence(b_dec: list[float]) -> StandardTrainingSAE:
+    """A latent that fires unless the first feature is there, and one for the second feature."""
+    sae = StandardTrainingSAE(
+        StandardTrainingSAEConfig(d_in=2, d_sae=2, apply_b_dec_to_input=False)
+    )
+    sae.W_enc.data = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+    sae.W_dec.data = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+    sae.b_enc.data = torch.tensor([1.0, -0.5])
+    sae.b_dec.data = torch.tensor(b_dec)
+    return sae
+
+
+def test_a_latent_that_means_an_absence_is_turned_and_others_are_not():
+    sae = absence_and_presence([1.0, 0.0])
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    torch.testing.assert_close(sae(x)[:2], x[:2])  # it reconstructs: 1 − 1 = 0 and 1 − 0 = 1
+    changed = turned(sae, x)
+    torch.testing.assert_close(changed.W_dec, torch.eye(2))
+    torch.testing.assert_close(changed.W_enc, torch.eye(2))
+    torch.testing.assert_close(changed.b_enc, torch.tensor([0.0, -0.5]))
+    torch.testing.assert_close(changed.b_dec, sae.b_dec)
+    assert sae.W_dec[0, 0] == -1
+
+
+@pytest.mark.parametrize(
+    ("along", "share", "is_turned"),
+    [(0.04, 0.1, False), (0.06, 0.1, True), (0.06, 0.2, False), (-1.0, 0.1, False)],
+)
+def test_a_latent_is_turned_from_a_share_of_its_mean_activation_on(along, share, is_turned):
+    sae = absence_and_presence([along, 0.0])
+    x = torch.tensor([[0.5, 0.0], [0.5, 0.0], [9.0, 0.0]])  # the first is active twice, at 0.5
+    assert bool(turned(sae, x, share=share).W_dec[0, 0] > 0) == is_turned
+
+
+def test_a_silent_latent_is_not_turned():
+    x = torch.tensor([[5.0, 0.0], [6.0, 0.0]])
+    assert turned(absence_and_presence([1.0, 0.0]), x).W_dec[0, 0] == -1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_turning_refuses_bad_input():
+    sae, x = absence_and_presence([1.0, 0.0]), torch.zeros(3, 2)
+    with pytest.raises(TypeError, match="sae must be TrainingSAE"):
+        turned(torch.zeros(2), x)
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 2\), got \(3, 4\)"):
+        turned(sae, torch.zeros(3, 4))
+    with pytest.raises(ValueError, match=r"share must be in \[0, inf\], got -1"):
+        turned(sae, x, share=-1)

@@ -36,7 +36,6 @@ from saebook.training import (
     Ensemble,
     TrainingOptions,
     learning_rates,
-    train_and_polish,
     train_ensemble,
 )
 from saebook.training.engine import plain, run
@@ -487,35 +486,6 @@ def test_training_with_a_cosine_equals_that_of_sae_lens():
     assert largest_difference(saes, [reference]) < 1e-6
 
 
-def test_polishing_goes_on_from_the_trained_weights_on_larger_batches():
-    cfgs = [ScheduledBatchTopKTrainingSAEConfig(k=3, initial_k=1, dtype="float64", **SHAPE)] * 2
-    sizes = []
-
-    def counted(n, generator):
-        sizes.append(n)
-        return sample_batch(n, generator)
-
-    options = TrainingOptions(steps=40, batch_size=16, lr=1e-3, dead_feature_window=100)
-    polished = train_and_polish(cfgs, counted, options, seeds=[0, 1], generator=0)
-    assert sizes == [16] * 40 + [64] * 5
-    assert [sae.activation_fn.k for sae in polished] == [3, 3]
-    plain = train_ensemble(cfgs, sample_batch, options, seeds=[0, 1], generator=0)
-    assert 0 < largest_difference(polished, plain) < 0.1
-
-
-def test_polishing_is_a_second_run_that_starts_from_the_first():
-    cfgs = [BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (1, 3)]
-    shared = {"seeds": [4, 5], "generator": torch.Generator().manual_seed(0)}
-    options = TrainingOptions(steps=20, batch_size=16, lr=1e-2, dead_feature_window=7)
-    first = train_ensemble(cfgs, sample_batch, options, **shared)
-    polish = replace(options, steps=2, batch_size=64, lr=5e-3, lr_decay_steps=2)
-    second = train_ensemble(cfgs, sample_batch, polish, init=first, **shared)
-    polished = train_and_polish(cfgs, sample_batch, options, seeds=[4, 5], generator=0)
-    for found, expected in zip(polished, second, strict=True):
-        for name, value in expected.state_dict().items():
-            assert torch.equal(found.state_dict()[name], value), name
-
-
 class Killed(Exception):
     pass
 
@@ -780,26 +750,6 @@ def test_a_callback_sees_the_saes_before_each_step():
     assert (first, last) == (0, 29)
     assert all(torch.equal(a, b.W_dec) for a, b in zip(before, fresh, strict=True))
     assert all(torch.equal(a, b.W_dec) for a, b in zip(after, small_run(steps=29), strict=True))
-
-
-def test_a_polish_that_was_killed_goes_on_without_training_again(tmp_path):
-    path, cfgs = tmp_path / "run.safetensors", [CFG]
-    options = TrainingOptions(steps=80, batch_size=16, checkpoint=path)
-    with pytest.raises(Killed):
-        train_and_polish(cfgs, die_at(85), options, seeds=1, generator=0)
-    drawn = []
-
-    def counted(n, generator):
-        drawn.append(n)
-        return sample_batch(n, generator)
-
-    (resumed,) = train_and_polish(cfgs, counted, options, seeds=1, generator=0)
-    assert drawn == [64] * 10
-    (whole,) = train_and_polish(
-        cfgs, sample_batch, replace(options, checkpoint=None), seeds=1, generator=0
-    )
-    assert torch.equal(resumed.W_dec, whole.W_dec)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -7,7 +7,13 @@ import torch
 from sae_lens import BatchTopKTrainingSAEConfig
 from test_ensembles import SHAPE, sample_batch
 
-from saebook.training import TrainingOptions, sweep, train_and_polish, train_ensemble
+from saebook.training import (
+    TrainingOptions,
+    sweep,
+    train_and_polish,
+    train_ensemble,
+    train_thoroughly,
+)
 
 CFG = BatchTopKTrainingSAEConfig(k=1, dtype="float64", **SHAPE)
 OPTIONS = TrainingOptions(steps=20, batch_size=32)
@@ -26,7 +32,7 @@ def test_the_table_has_a_row_an_sae_and_seeds_vary_fastest():
     assert [sae.cfg.k for sae in found.saes] == found.table["k"].tolist() == [2] * 4 + [3] * 4
 
 
-@pytest.mark.parametrize("train", [train_ensemble, train_and_polish])
+@pytest.mark.parametrize("train", [train_ensemble, train_and_polish, train_thoroughly])
 def test_the_saes_are_those_that_the_trainer_gives_for_the_same_configs(train):
     cfgs = [BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (2, 2, 3, 3)]
     expected = train(cfgs, sample_batch, OPTIONS, seeds=[0, 1, 0, 1], generator=0)

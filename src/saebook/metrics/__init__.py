@@ -4,6 +4,10 @@ from saebook.metrics.absorption import (
     absorption_gap,
     detector_f1,
 )
+from saebook.metrics.code_length import (
+    CodeLength,
+    code_length,
+)
 from saebook.metrics.decoders import (
     decoder_pairwise_cosine,
     feature_cosines,
@@ -34,10 +38,12 @@ from saebook.metrics.true_dictionary import (
 )
 
 __all__ = [
+    "CodeLength",
     "HedgingDegree",
     "Matching",
     "absorption_gap",
     "batch_topk_reconstruction",
+    "code_length",
     "decoder_pairwise_cosine",
     "detector_f1",
     "feature_components",

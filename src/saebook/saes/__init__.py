@@ -16,7 +16,7 @@ from saebook.saes.scheduled import (
     ScheduledBatchTopKTrainingSAE,
     ScheduledBatchTopKTrainingSAEConfig,
 )
-from saebook.saes.transforms import inference_sae, widened, with_k
+from saebook.saes.transforms import inference_sae, turned, widened, with_k
 
 __all__ = [
     "BalancedMatryoshkaBatchTopKTrainingSAE",
@@ -26,6 +26,7 @@ __all__ = [
     "ScheduledBatchTopKTrainingSAE",
     "ScheduledBatchTopKTrainingSAEConfig",
     "inference_sae",
+    "turned",
     "widened",
     "with_k",
 ]

@@ -7,16 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from sae_lens import SAE, BatchTopKTrainingSAE, TrainingSAE
 from sae_lens.registry import (
     get_sae_training_class,
 )
+from torch import Tensor
 
 from saebook._checks import (
     check_in_range,
     check_instance,
     check_non_negative_int,
     check_positive_int,
+    check_rows,
 )
 
 
@@ -60,6 +63,40 @@ def widened(sae: TrainingSAE[Any], n_new: int, *, seed: int) -> TrainingSAE[Any]
     for name, old in sae.state_dict().items():
         state[name][tuple(map(slice, old.shape))] = old
     return wide
+
+
+@torch.no_grad()
+def turned(
+    sae: TrainingSAE[Any], x: Float[Tensor, "n d_in"], *, share: float = 0.1
+) -> TrainingSAE[Any]:
+    """A copy in which latents that mean a feature's absence point the other way; the sae stays.
+
+    Such a latent is active where the feature is absent and points away from it, while b_dec holds
+    the feature for all inputs. So b_dec takes back what the latent adds: the component of b_dec
+    along its decoder row is negative. Where that is more than a `share` of the latent's mean
+    activation, encoder and decoder row change sign and b_enc is 0; training has to do the rest.
+
+    Args:
+        sae: a training SAE, whose latents are judged.
+        x: inputs, on which mean activations are taken, of active latents.
+        share: from 0; the lower, the more latents are turned.
+
+    Raises:
+        TypeError, ValueError: for what is no training SAE, other inputs, or a negative share.
+    """
+    check_instance("sae", sae, TrainingSAE)
+    check_rows("x", x, sae.cfg.d_in)
+    check_in_range("share", share, 0)
+    changed, acts = copy.deepcopy(sae), sae.encode(x)
+    mean = acts.sum(0) / (acts > 0).sum(0).clamp(min=1)
+    along = (sae.W_dec @ sae.b_dec) / sae.W_dec.square().sum(1).clamp(min=1e-12)
+    means_absence = (mean > 0) & (along < -share * mean)
+    sign = 1 - 2 * means_absence.to(sae.W_dec.dtype)
+    changed.W_enc.data *= sign
+    changed.W_dec.data *= sign[:, None]
+    if hasattr(changed, "b_enc"):
+        changed.b_enc.data *= ~means_absence
+    return changed
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from saebook.training.engine.batches import (
 )
 from saebook.training.ensembles import (
     Ensemble,
-    train_and_polish,
     train_ensemble,
 )
 from saebook.training.initial import (
@@ -23,6 +22,10 @@ from saebook.training.options import (
 )
 from saebook.training.population import (
     train_population,
+)
+from saebook.training.recipes import (
+    train_and_polish,
+    train_thoroughly,
 )
 from saebook.training.resampling import (
     Resampling,
@@ -56,4 +59,5 @@ __all__ = [
     "train_at_l0",
     "train_ensemble",
     "train_population",
+    "train_thoroughly",
 ]

@@ -8,7 +8,6 @@ gradient clipping, optimizer state, dead latents and threshold, and ends with th
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from saebook import _checkpoints
 from saebook._checks import GeneratorLike, check_function, check_generator, check_instance
 from saebook.training.engine.batches import SampleBatch
 from saebook.training.engine.run import Part
-from saebook.training.engine.shards import checkpoints, remove, train
+from saebook.training.engine.shards import train
 from saebook.training.engine.steps import check_sparse
 from saebook.training.initial import Init, check_budgets, check_configs, check_seeds, fresh_saes
 from saebook.training.log import check_log
@@ -190,61 +189,3 @@ def train_ensemble(
     """
     ensemble = Ensemble(cfgs, seeds=seeds, init=init)
     return ensemble.train(sample_batch, options, generator=generator).saes
-
-
-def train_and_polish(
-    cfgs: Sequence[TrainingSAEConfig],
-    sample_batch: SampleBatch,
-    options: TrainingOptions,
-    *,
-    seeds: int | Sequence[int],
-    generator: GeneratorLike,
-) -> list[TrainingSAE[Any]]:
-    """Train SAEs with small batches, then polish them with larger ones while the rate falls to 0.
-
-    Many small steps find the features. But BatchTopK shares `k · batch` activations within each
-    batch, and a small batch often holds more than its share of active features; that mixes latents
-    a little, even at the true L0. Larger batches at the end undo this. A short
-    `dead_feature_window` revives dead latents early. The polish takes an eighth as many steps, on
-    batches four times as large, from half of the rate down to 0. Schedules of k and of coefficients
-    are over when it begins. It goes on from the weights and from BatchTopK's threshold; Adam and
-    the count of silent steps restart.
-
-    Args:
-        cfgs, sample_batch, options, seeds, generator: as in `train_ensemble`. The options are those
-            of the steps before the polish; the log records them alone.
-
-    Raises:
-        ValueError, TypeError: as there.
-    """
-    generator = check_generator("generator", generator)
-    ensemble, first = Ensemble(cfgs, seeds=seeds), options
-    if options.checkpoint:
-        path = Path(options.checkpoint)
-        first = dataclasses.replace(options, checkpoint=path.with_stem(f"{path.stem}-unpolished"))
-    ensemble._train(sample_batch, first, generator, keep_end=True)
-    steps = max(1, options.steps // 8)
-    lr = options.lr
-    polish = dataclasses.replace(
-        options,
-        steps=steps,
-        batch_size=4 * options.batch_size,
-        lr=lr / 2 if isinstance(lr, int | float) else [each / 2 for each in lr],
-        lr_scheduler_name="constant",
-        lr_end=None,
-        lr_warm_up_steps=0,
-        lr_decay_steps=steps,
-        resampling=None,
-        log=None,
-        callback=None,
-    )
-    polished = Ensemble([_settled(cfg) for cfg in cfgs], seeds=seeds, init=ensemble.saes)
-    polished.train(sample_batch, polish, generator=generator)
-    remove(checkpoints(first))
-    return polished.saes
-
-
-def _settled(cfg: TrainingSAEConfig) -> TrainingSAEConfig:
-    """The config with its schedules at their end."""
-    over = {"initial_k": None, "l1_warm_up_steps": 0, "l0_warm_up_steps": 0}
-    return dataclasses.replace(cfg, **{k: v for k, v in over.items() if hasattr(cfg, k)})

@@ -65,7 +65,7 @@ def sweep(
         over: values of fields of the config, such as `{"k": [2, 3, 4]}`; the last field varies
             fastest, and seeds faster.
         seeds: how many initial weights for each combination, or which.
-        train: `train_ensemble` or `train_and_polish`.
+        train: `train_ensemble`, `train_and_polish` or `train_thoroughly`.
 
     Raises:
         ValueError, TypeError: for a field that the config does not have or that an ensemble cannot
