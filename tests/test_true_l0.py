@@ -10,9 +10,14 @@ import torch
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 
 from calls import called
+from saebook.metrics import code_length
 from saebook.training import TrainingOptions
 from saebook.true_l0 import TrueL0Estimate, estimate_true_l0, sae_statistics, summarise_seeds
-from saebook.worlds import make_independent_world, make_orthonormal_directions
+from saebook.worlds import (
+    make_independent_world,
+    make_orthonormal_directions,
+    make_superposed_directions,
+)
 
 N_FEATURES, D_IN = 12, 16
 
@@ -54,19 +59,21 @@ def test_the_estimate_is_within_one_of_the_true_l0(true_l0):
     found = estimate(true_l0 / N_FEATURES)
     assert make_world(true_l0 / N_FEATURES).true_l0 == pytest.approx(true_l0)
     assert abs(found.value - true_l0) <= 1
-    assert not found.at_edge
-    assert found.value == found.by_k["c_dec"].idxmin()
-    assert found.by_k["c_dec"].min() < 0.5 * found.by_k["c_dec"].drop(found.value).max()
+    assert found.verdict == "found"
+    assert found.value == found.by_k["code_length"].idxmin()
+    low, high = found.interval
+    assert low < found.value < high
+    assert found.by_k["c_dec"].min() < 0.5 * found.by_k["c_dec"].max()
 
 
 def test_the_sweep_has_one_row_a_k_and_seed_in_the_order_of_the_saes():
     found = short()
-    assert list(found.sweep.columns) == ["k", "seed", "mse", "c_dec", "s_n"]
+    assert list(found.sweep.columns) == ["k", "seed", "mse", "code_length", "c_dec", "s_n"]
     assert found.sweep["k"].tolist() == [1, 1, 2.5, 2.5]
     assert found.sweep["seed"].tolist() == [4, 7, 4, 7]
     assert [sae.cfg.k for sae in found.saes] == [1, 1, 2.5, 2.5]
     assert list(found.by_k.index) == [1, 2.5]
-    assert list(found.by_k.columns) == ["mse", "c_dec", "s_n"]
+    assert list(found.by_k.columns) == ["mse", "code_length", "c_dec", "s_n"]
     assert found.n == N_FEATURES // 2
 
 
@@ -85,7 +92,7 @@ def test_the_cosines_of_the_sweep_are_those_of_a_loop_over_pairs_of_latents():
 def test_errors_and_projections_of_the_sweep_are_those_of_a_loop_over_the_sample():
     world, stream = make_world(0.25), torch.Generator().manual_seed(1)
     found = short(n=2)
-    for size in [16] * 4 + [64]:  # the training, then half a step of polish rounded up
+    for size in [16, 4096, 16, 4096, 16, 16, 64]:  # three rounds, two looks, half a step of polish
         world.sample(size, stream)
     x = world.sample(500, stream).double()
     for row, sae in zip(found.sweep.itertuples(), found.saes, strict=True):
@@ -126,8 +133,11 @@ def test_statistics_of_an_sae_worked_out_by_hand():
         weight.data.copy_(torch.eye(2))
     x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     # The projections on the decoder, in descending order, are 2, 1, 0, 0; s_n is entry n · 2.
-    assert sae_statistics(sae, x, n=0) == {"mse": 0.5, "c_dec": 0.0, "s_n": 2.0}
-    assert sae_statistics(sae, x, n=1) == {"mse": 0.5, "c_dec": 0.0, "s_n": 0.0}
+    latent_acts = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    bits = code_length(x, latent_acts, latent_acts, torch.eye(2)).total
+    expected = {"mse": 0.5, "code_length": bits, "c_dec": 0.0}
+    assert sae_statistics(sae, x, n=0) == expected | {"s_n": 2.0}
+    assert sae_statistics(sae, x, n=1) == expected | {"s_n": 0.0}
 
 
 # At k = 1 seed 1 has the smaller error and cosine, but the larger projection; at k = 2 seed 1 has
@@ -167,25 +177,65 @@ def test_the_estimate_summarises_its_sweep_by_the_statistic_asked_for(statistic)
     pd.testing.assert_frame_equal(found.by_k, summarise_seeds(found.sweep, statistic))
 
 
-def estimate_of(value: float, c_dec: list[float]) -> TrueL0Estimate:
-    by_k = pd.DataFrame({"c_dec": c_dec}, index=range(1, len(c_dec) + 1))
+def estimate_of(lengths: dict[float, float]) -> TrueL0Estimate:
+    by_k = pd.DataFrame({"code_length": lengths.values()}, index=list(lengths))
+    value = min(lengths, key=lambda k: lengths[k])
     return TrueL0Estimate(value=value, by_k=by_k, sweep=by_k, n=0, saes=[])
 
 
 @pytest.mark.parametrize(
-    ("value", "c_dec", "margin", "at_edge"),
+    ("lengths", "interval"),
     [
-        (2, [0.4, 0.1, 0.2], 2.0, False),  # 0.2 / 0.1: the right neighbour is the better one
-        (3, [0.9, 0.3, 0.2, 0.8, 0.1], 1.5, False),  # 0.3 / 0.2: only neighbours count
-        (1, [0.1, 0.3, 0.2], 3.0, True),
-        (3, [0.1, 0.5, 0.2], 2.5, True),
-        (1, [0.1], math.inf, True),
+        # 105 is the most that counts as short: half-way from 100 to 110, a tenth of 100 to 150.
+        ({1: 300, 2: 110, 3: 100, 4: 150}, (2.5, 3.1)),
+        ({2: 200, 4: 110, 6: 100, 10: 120}, (5, 7)),
+        # A dip outside counts: there the code is short as well.
+        ({1: 110, 2: 100, 3: 130, 4: 104, 5: 106}, (1.5, 4.5)),
+        ({1: 103, 2: 100, 3: 200}, (0, 2.05)),
+        ({1: 200, 2: 100, 3: 103}, (1.95, math.inf)),
+        ({1: 100}, (0, math.inf)),
     ],
 )
-def test_margin_and_edge_worked_out_by_hand(value, c_dec, margin, at_edge):
-    found = estimate_of(value, c_dec)
-    assert found.margin == pytest.approx(margin)
-    assert found.at_edge == at_edge
+def test_the_interval_ends_where_the_code_is_five_percent_longer(lengths, interval):
+    assert estimate_of(lengths).interval == pytest.approx(interval)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "reason"),
+    [
+        ({1: 300, 2: 110, 3: 100, 4: 150}, ""),
+        ({1: 100, 2: 200, 3: 300}, "the shortest code is at k = 1, an edge of the sweep"),
+        ({1: 300, 2: 200, 3: 100}, "the shortest code is at k = 3, an edge of the sweep"),
+        # From 2.5 to 5.1 are 2.6, more than 2.5 and than 0.4 times 3.
+        ({2: 110, 3: 100, 5: 104.5, 6: 109.5}, "codes from k = 2.5 to 5.1 are about as short"),
+        # The same width at a k of 10 is less than 0.4 times k.
+        ({9: 110, 10: 100, 12: 104.5, 13: 109.5}, ""),
+        ({1: 200, 2: 100, 3: 103}, "codes from k = 1.95 to more are about as short"),
+    ],
+)
+def test_the_verdict_and_its_reason(lengths, reason):
+    found = estimate_of(lengths)
+    assert found.reason.startswith(reason)
+    assert bool(found.reason) == bool(reason)
+    assert found.verdict == ("cannot tell" if reason else "found")
+
+
+def test_in_superposition_the_code_tells_what_the_cosines_do_not():
+    """Twenty-four features in sixteen dimensions, of which 2.4 fire."""
+    directions = make_superposed_directions(24, 16, generator=torch.Generator().manual_seed(0))
+    world = make_independent_world(torch.full((24,), 0.1), directions, magnitude_std=0.15)
+    found = estimate(
+        sample_batch=world.sample,
+        d_in=16,
+        d_sae=24,
+        ks=[1, 1.5, 2, 2.5, 3, 4, 6],
+        steps=900,
+        n_samples=4000,
+        lr=3e-3,
+        dead_feature_window=50,
+    )
+    assert found.verdict == "found"
+    assert abs(found.value - 2.4) <= 0.5
 
 
 BAD = {

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saebook.metrics import code_length
+from saebook.metrics import CodeLength, code_length
 
 
 def described(seed: int = 0, **changes) -> dict[str, torch.Tensor]:
@@ -31,6 +31,7 @@ def test_the_three_parts_of_a_small_case_worked_by_hand():
     acts = torch.tensor([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0], [0.0, 0.0]])
     W_dec = torch.tensor([[0.0, 2.0], [1.0, 0.0]])
     found = code_length(x, x - left, acts, W_dec, precision=0.5)
+    assert isinstance(found, CodeLength)
     assert found.which == pytest.approx(1)
     assert found.values == pytest.approx(0.5 * 0.5 * math.log2(1 + 4))
     assert found.rest == pytest.approx(0.5 * math.log2(1 + 4))

@@ -17,6 +17,10 @@ from saebook.worlds.directions import (
     make_orthonormal_directions,
     make_superposed_directions,
 )
+from saebook.worlds.drawn import (
+    DrawnWorld,
+    draw_world,
+)
 from saebook.worlds.finite import (
     FiniteWorld,
     make_finite_world,
@@ -31,9 +35,11 @@ from saebook.worlds.tree import (
 
 __all__ = [
     "CopulaWorld",
+    "DrawnWorld",
     "FiniteWorld",
     "TreeWorld",
     "World",
+    "draw_world",
     "make_correlated_world",
     "make_family_world",
     "make_fifty_feature_world",

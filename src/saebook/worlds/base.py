@@ -18,6 +18,7 @@ from torch import Tensor
 from saebook._checks import (
     GeneratorLike,
     check_finite,
+    check_generator,
     check_in_range,
     check_instance,
     check_shape,
@@ -33,21 +34,29 @@ _AnyWorld = TypeVar("_AnyWorld", bound="World")
 class World(ABC):
     """Feature directions and a law by which features fire, from which inputs are sampled.
 
-    An input is x = feature_acts @ directions (plus the dictionary's bias, if it has one).
+    An input is x = feature_acts @ directions (plus the dictionary's bias, if it has one), and noise
+    if wanted.
 
     Attributes:
         feature_dict: sae-lens' dictionary, whose `feature_vectors (n_features, d_in)` have norm 1.
         firing_probabilities: each feature's probability of firing, shape (n_features,).
+        noise_std: standard deviation of normal noise in each dimension of an input.
 
     Raises:
         TypeError: for a dictionary of another type.
-        ValueError: for directions not of norm 1.
+        ValueError: for directions not of norm 1, or a negative noise.
+
+    Example: the same world with noise. ::
+
+        noisy = dataclasses.replace(world, noise_std=0.05)
     """
 
     feature_dict: FeatureDictionary
     firing_probabilities: Float[Tensor, " n_features"]
+    noise_std: float = 0.0
 
     def __post_init__(self) -> None:
+        check_in_range("noise_std", self.noise_std, 0)
         check_instance("feature_dict", self.feature_dict, FeatureDictionary)
         check_unit_rows("directions", self.directions)
 
@@ -91,9 +100,14 @@ class World(ABC):
         self, n: int, generator: GeneratorLike
     ) -> tuple[Float[Tensor, "{n} {self.d_in}"], Float[Tensor, "{n} {self.n_features}"]]:
         """Draw `n` inputs with the activations behind them: (n, d_in) and (n, n_features)."""
+        generator = check_generator("generator", generator)
         feature_acts = self.sample_feature_acts(n, generator)
         with torch.no_grad():
-            return self.feature_dict(feature_acts), feature_acts
+            x = self.feature_dict(feature_acts)
+        if self.noise_std:
+            like = {"dtype": x.dtype, "device": x.device}
+            x += self.noise_std * torch.randn(x.shape, generator=generator, **like)
+        return x, feature_acts
 
     def sample(self, n: int, generator: GeneratorLike) -> Float[Tensor, "{n} {self.d_in}"]:
         """Draw `n` inputs x, (n, d_in), from `generator`."""

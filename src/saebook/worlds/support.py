@@ -21,6 +21,8 @@ def support_inputs(
         TypeError, ValueError: for what is no world, or one that is not finite or has another d_in.
     """
     check_instance("world", world, World)
+    if world.noise_std:
+        raise ValueError(f"world must have no noise, got noise_std = {world.noise_std:g}")
     feature_acts, probabilities = world.support()
     x = feature_acts.double() @ world.directions.double()
     if x.shape[1] != d_in:
