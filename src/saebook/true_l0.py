@@ -36,7 +36,7 @@ from saebook.metrics.reconstruction import mean_squared_error
 from saebook.training.engine.batches import SampleBatch
 from saebook.training.options import TrainingOptions
 from saebook.training.recipes import train_thoroughly
-from saebook.training.sweeps import sweep
+from saebook.training.sweeps import Trainer, sweep
 
 STATISTICS = ("smallest", "lowest_error")
 # Chosen on sixty drawn worlds, then tried on others; see the chapter.
@@ -116,13 +116,14 @@ def estimate_true_l0(
     n: int | None = None,
     n_samples: int = 10_000,
     statistic: str = "smallest",
+    train: Trainer = train_thoroughly,
 ) -> TrueL0Estimate:
     """Estimate the true L0 of what `sample_batch` draws, from BatchTopK SAEs trained at every k.
 
     Args:
         sample_batch: `sample_batch(n, generator)` gives data `(n, d_in)`.
-        options: of the training of every SAE, which `train_thoroughly` does: small batches and a
-            short `dead_feature_window` suit it.
+        options: of the training of every SAE: small batches and a short `dead_feature_window` suit
+            it.
         d_in: width of the data.
         d_sae: number of latents. With fewer than there are features, the estimate is that of the
             features that contribute most.
@@ -134,6 +135,7 @@ def estimate_true_l0(
         n_samples: samples that the metrics are measured on.
         statistic: what represents the seeds of a k: the "smallest" value of each metric, or those
             of the seed with the "lowest_error".
+        train: `train_thoroughly`, or another trainer of that form, such as `train_and_polish`.
 
     Raises:
         ValueError, TypeError: for an unusable argument.
@@ -155,7 +157,7 @@ def estimate_true_l0(
         over={"k": ks},
         seeds=seeds,
         generator=generator,
-        train=train_thoroughly,
+        train=train,
     )
     x = sample_batch(n_samples, generator)
     measures = pd.DataFrame([sae_statistics(sae, x, n=n) for sae in done.saes])
