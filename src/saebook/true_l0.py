@@ -30,7 +30,7 @@ from saebook._checks import (
     check_positive_int,
     check_sequence,
 )
-from saebook.metrics.code_length import code_length
+from saebook.metrics.coding import code_length
 from saebook.metrics.decoders import decoder_pairwise_cosine, nth_decoder_projection
 from saebook.metrics.reconstruction import mean_squared_error
 from saebook.training.engine.batches import SampleBatch

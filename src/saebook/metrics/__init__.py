@@ -4,7 +4,7 @@ from saebook.metrics.absorption import (
     absorption_gap,
     detector_f1,
 )
-from saebook.metrics.code_length import (
+from saebook.metrics.coding import (
     CodeLength,
     code_length,
 )
