@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from sae_lens import BatchTopKTrainingSAEConfig, StandardTrainingSAEConfig
+from test_ensembles import SHAPE, Killed, die_at, sample_batch
 
 from saebook.saes import ScheduledBatchTopKTrainingSAEConfig, turned
 from saebook.training import (
@@ -18,35 +19,8 @@ from saebook.training import (
     train_thoroughly,
 )
 
-D_IN, D_SAE = 12, 20
-SHAPE = {"d_in": D_IN, "d_sae": D_SAE}
 CFGS = [BatchTopKTrainingSAEConfig(k=k, dtype="float64", **SHAPE) for k in (2, 3)]
 OPTIONS = TrainingOptions(steps=60, batch_size=16, lr=1e-2, dead_feature_window=5)
-
-
-def sample_batch(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Sparse non-negative mixtures of 15 fixed directions, in double precision."""
-    directions = torch.randn(15, D_IN, generator=torch.Generator().manual_seed(7)).double()
-    fires = torch.rand(n, 15, generator=generator, dtype=torch.float64) < 0.2
-    magnitudes = 1 + 0.1 * torch.randn(n, 15, generator=generator, dtype=torch.float64)
-    return (fires * magnitudes) @ directions / D_IN**0.5
-
-
-class Killed(Exception):
-    pass
-
-
-def die_at(call: int):
-    """A source that fails at one of its calls."""
-    calls = []
-
-    def sample(n, generator):
-        calls.append(n)
-        if len(calls) == call:
-            raise Killed
-        return sample_batch(n, generator)
-
-    return sample
 
 
 def counting():

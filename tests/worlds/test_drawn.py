@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
+from sae_lens import StandardTrainingSAEConfig
 
 from saebook.training import TrainingOptions, train_population
 from saebook.worlds import (
@@ -16,11 +18,15 @@ from saebook.worlds import (
     make_parent_child_world,
 )
 
-DRAWN = [draw_world(seed) for seed in range(60)]
+
+@functools.cache
+def drawn_worlds() -> list[DrawnWorld]:
+    """Sixty worlds, drawn once a process, when a test asks for them."""
+    return [draw_world(seed) for seed in range(60)]
 
 
 def test_sizes_and_l0s_are_within_their_bounds():
-    for drawn in DRAWN:
+    for drawn in drawn_worlds():
         world = drawn.world
         assert isinstance(drawn, DrawnWorld)
         assert 16 <= world.d_in <= 40
@@ -33,11 +39,16 @@ def test_sizes_and_l0s_are_within_their_bounds():
 
 
 def test_every_kind_is_drawn_and_l0s_are_not_whole():
-    assert {drawn.correlation for drawn in DRAWN} == {"none", "copula", "groups", "hierarchy"}
-    assert {drawn.spread for drawn in DRAWN} == {1.0, 3.0}
-    assert {drawn.world.noise_std > 0 for drawn in DRAWN} == {True, False}
-    assert {drawn.features_per_dimension > 1 for drawn in DRAWN} == {True, False}
-    assert all(abs(drawn.world.true_l0 % 1 - 0.5) < 0.5 for drawn in DRAWN)
+    assert {drawn.correlation for drawn in drawn_worlds()} == {
+        "none",
+        "copula",
+        "groups",
+        "hierarchy",
+    }
+    assert {drawn.spread for drawn in drawn_worlds()} == {1.0, 3.0}
+    assert {drawn.world.noise_std > 0 for drawn in drawn_worlds()} == {True, False}
+    assert {drawn.features_per_dimension > 1 for drawn in drawn_worlds()} == {True, False}
+    assert all(abs(drawn.world.true_l0 % 1 - 0.5) < 0.5 for drawn in drawn_worlds())
 
 
 def test_equal_generators_draw_equal_worlds_and_others_do_not():
@@ -48,7 +59,7 @@ def test_equal_generators_draw_equal_worlds_and_others_do_not():
 
 @pytest.mark.parametrize("index", range(8))
 def test_as_many_features_fire_as_the_description_says(index):
-    drawn = DRAWN[index]
+    drawn = drawn_worlds()[index]
     fires = (drawn.world.sample_feature_acts(20_000, 1) > 0).double()
     assert fires.sum(1).mean().item() == pytest.approx(drawn.world.true_l0, rel=0.05)
     if drawn.d_sae >= drawn.world.n_features:
@@ -56,7 +67,7 @@ def test_as_many_features_fire_as_the_description_says(index):
 
 
 def test_magnitudes_are_spread_by_no_more_than_was_drawn():
-    for drawn in DRAWN:
+    for drawn in drawn_worlds():
         mean = drawn.world.magnitude_mean
         assert 1 <= float(mean.max() / mean.min()) <= drawn.spread + 1e-4
 
@@ -66,14 +77,14 @@ def firing_correlation(world) -> torch.Tensor:
 
 
 def test_groups_fire_together_and_others_do_not():
-    world = next(drawn.world for drawn in DRAWN if drawn.correlation == "groups")
+    world = next(drawn.world for drawn in drawn_worlds() if drawn.correlation == "groups")
     found = firing_correlation(world)
     assert float(found[0, 1:4].min()) > 0.1
     assert float(found[0, 4:].abs().max()) < 0.06
 
 
 def test_children_fire_only_with_their_parent():
-    world = next(drawn.world for drawn in DRAWN if drawn.correlation == "hierarchy")
+    world = next(drawn.world for drawn in drawn_worlds() if drawn.correlation == "hierarchy")
     fires = world.sample_feature_acts(5000, 3) > 0
     assert bool(fires[:, 1:4].any())
     assert not bool((fires[:, 1:4] & ~fires[:, :1]).any())
@@ -107,8 +118,6 @@ def test_noise_must_not_be_negative():
 
 
 def test_exact_training_refuses_a_world_with_noise():
-    from sae_lens import StandardTrainingSAEConfig
-
     world = make_parent_child_world(generator=torch.Generator().manual_seed(0), d_in=4)
     noisy = dataclasses.replace(world, noise_std=0.1)
     cfg = StandardTrainingSAEConfig(d_in=4, d_sae=2)

@@ -13,13 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saebook._checks import (
-    check_finite,
-    check_in_range,
-    check_rows,
-    check_same_shape,
-    check_shape,
-)
+from saebook._checks import check_finite, check_in_range, check_shape
+from saebook.metrics.reconstruction import check_pair, squared_deviations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +62,11 @@ def code_length(
         ValueError: for shapes that do not fit, values that are not finite, a precision outside
             (0, 1), or x without any variance.
     """
-    check_rows("x", x)
-    check_finite("x_hat", check_same_shape("x_hat", x_hat, "x", x))
+    check_pair(x, x_hat)
     check_finite("latent_acts", check_shape("latent_acts", latent_acts, (len(x), "d_sae")))
     check_finite("W_dec", check_shape("W_dec", W_dec, (latent_acts.shape[1], x.shape[1])))
     check_in_range("precision", precision, 0, 1, open_minimum=True, open_maximum=True)
-    variance = x.double().var(0, correction=0).mean()
-    if variance == 0:
-        raise ValueError(f"x must vary from row to row, got {len(x)} rows without any variance")
-    unit = precision * variance
+    unit = precision * squared_deviations(x.double()) / x.numel()
     acts = latent_acts.double() * W_dec.double().norm(dim=1)
     count = (acts > 0).sum(0)
     rate = count / len(x)

@@ -15,9 +15,23 @@ from saebook._checks import (
 )
 
 
-def _check_pair(x: Tensor, x_hat: Tensor) -> None:
+def check_pair(x: Tensor, x_hat: Tensor) -> None:
+    """Check that both are tables of one shape, without NaN or infinity."""
     check_rows("x", x)
     check_finite("x_hat", check_same_shape("x_hat", x_hat, "x", x))
+
+
+def squared_deviations(x: Float[Tensor, "n d_in"]) -> float:
+    """Σ‖x − mean(x)‖² over the rows.
+
+    Raises:
+        ValueError: for x without any variance.
+    """
+    from_first = x - x[0]  # exact for close rows, whose mean is rounded by more than they vary
+    total = (from_first - from_first.mean(0)).square().sum().item()
+    if total == 0:
+        raise ValueError(f"x must vary from row to row, got {len(x)} rows without any variance")
+    return total
 
 
 def mean_squared_error(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"]) -> float:
@@ -26,7 +40,7 @@ def mean_squared_error(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"
     Raises:
         ValueError: for shapes that differ, or values that are not finite.
     """
-    _check_pair(x, x_hat)
+    check_pair(x, x_hat)
     return (x - x_hat).square().sum(-1).mean().item()
 
 
@@ -38,14 +52,8 @@ def variance_explained(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"
     Raises:
         ValueError: for shapes that differ, values that are not finite, or x without any variance.
     """
-    _check_pair(x, x_hat)
-    from_first = (
-        x - x[0]
-    )  # exact for close rows, whose mean would be rounded by more than they vary
-    total = (from_first - from_first.mean(0)).square().sum().item()
-    if total == 0:
-        raise ValueError(f"x must vary from row to row, got {len(x)} rows without any variance")
-    return 1 - (x - x_hat).square().sum().item() / total
+    check_pair(x, x_hat)
+    return 1 - (x - x_hat).square().sum().item() / squared_deviations(x)
 
 
 @torch.no_grad()
