@@ -5,8 +5,8 @@
 Copies `_build/html/notebooks` to a new folder outside the repository, makes a new environment there
 and lets the notebooks' own first cell fill it. Then every notebook runs, several at a time. Each
 output must be what the book's run of the same cell gave, to the last bit: glued numbers, claims and
-their verdicts, tables, figures. Only stderr and progress bars are left out. No chapter shows or
-glues what a clock says; one that did would be named here as a difference.
+their verdicts, tables, figures. Left out are stderr, progress bars, and what a clock says: the outputs
+of cells with the tag `clock`, which glue nothing.
 """
 
 import argparse
@@ -43,7 +43,8 @@ def results(notebook):
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     own = [cell for cell in cells if "install" not in cell.metadata.get("tags", ())]
     for number, cell in enumerate(own, start=1):
-        shown = [output for output in cell.outputs if not _is_noise(output)]
+        timed = "clock" in cell.metadata.get("tags", ())
+        shown = [output for output in cell.outputs if not (timed or _is_noise(output))]
         for place, output in enumerate(shown, start=1):
             name, value = f"output {place} of code cell {number}", output.get("text")
             if output.output_type == "error":

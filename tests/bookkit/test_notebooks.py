@@ -389,6 +389,15 @@ def test_a_key_that_is_glued_twice_is_compared_twice():
     ]
 
 
+def test_what_a_clock_says_is_not_compared():
+    timed = {"metadata": {"tags": ["clock"]}}
+    book, run = ran(), ran()
+    for notebook, seconds in ((book, "4.6"), (run, "5.1")):
+        output = new_output("execute_result", {"text/plain": seconds})
+        notebook.cells.append(new_code_cell("t", outputs=[output], **timed))
+    assert runner.differences(runner.results(book), runner.results(run)) == []
+
+
 @pytest.fixture
 def site(monkeypatch, tmp_path):
     """A site with two notebooks, and what the book gave for each."""

@@ -17,7 +17,7 @@ from test_ensembles import BATCH, SHAPE, largest_difference, sae_lens_trainer, s
 
 from calls import called
 from saebook.training import Resampling, TrainingOptions, train_ensemble
-from saebook.training.resampling import _generator
+from saebook.training.resampling import KINDS, _generator
 
 CFGS = {
     "standard": [
@@ -70,7 +70,7 @@ def resample_by_hand(trainer, sae, output, kind, *, seed, step):
     if not dead:
         return 0
     norm = 1.0
-    if kind == "worst":
+    if kind != "loss_weighted":
         chosen = losses.argsort(descending=True)[: len(dead)]
     else:
         chances = losses.square() / losses.square().max() + 1e-12
@@ -78,8 +78,12 @@ def resample_by_hand(trainer, sae, output, kind, *, seed, step):
         live = [j for j in range(sae.cfg.d_sae) if j not in dead]
         norm = 0.2 * sum(sae.W_enc[:, j].norm() for j in live).item() / len(live) if live else 1.0
     for latent, row in zip(dead, chosen.tolist(), strict=False):
-        away = (x[row] - sae.b_dec).detach()
-        restart(trainer, sae, latent, away / away.norm(), norm)
+        if kind == "as_it_is":
+            sae.W_enc.data[:, latent], sae.W_dec.data[latent] = x[row], x[row] / x[row].norm()
+            trainer.n_forward_passes_since_fired[latent] = 0
+        else:
+            away = (x[row] - sae.b_dec).detach()
+            restart(trainer, sae, latent, away / away.norm(), norm)
     return min(len(dead), len(x))
 
 
@@ -97,7 +101,7 @@ def train_by_hand(cfg, kind, *, seed, steps, every, until):
     return sae, count
 
 
-@pytest.mark.parametrize("kind", ["worst", "loss_weighted"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CFGS)
 def test_resampled_training_equals_a_plain_loop_round_sae_lens(name, kind):
     settings = {"steps": 60, "every": 7, "until": 42}
@@ -196,7 +200,7 @@ def test_resampling_is_due_after_every_so_many_steps_up_to_the_last(until, due):
 
 
 BAD = {
-    r"kind must be one of \['loss_weighted', 'worst'\], got 'best'": {"kind": "best", "every": 10},
+    r"kind must be one of \['as_it_is', 'loss_weighted', 'worst'\], got 'best'": {"kind": "best", "every": 10},
     "every must be at least 1, got 0": {"kind": "worst", "every": 0},
     "until must be an int, got 2.5": {"kind": "worst", "every": 1, "until": 2.5},
 }

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from saebook._checks import check_one_of, check_positive_int
 from saebook.training.engine.stack import Stack
 
-KINDS = ("worst", "loss_weighted")
+KINDS = ("worst", "loss_weighted", "as_it_is")
 ENCODER_SCALE = 0.2  # of the mean norm of live encoder rows, in Bricken et al.
 SMALLEST = 1e-12  # weight of an input without error, beside 1 for the one with the largest
 
@@ -35,7 +35,9 @@ class Resampling:
         kind: "worst" takes the inputs of the largest squared error, with encoder rows of norm 1;
             "loss_weighted" draws inputs with a probability proportional to the square of that
             error, with encoder rows of 0.2 times the mean norm of the live ones, as in Bricken et
-            al. 2023. The draws come from the SAE's seed and the step.
+            al. 2023. The draws come from the SAE's seed and the step. "as_it_is" takes the worst
+            inputs, neither centred nor scaled in the encoder, and leaves biases and Adam's memory
+            as they were.
         every: steps between two resamplings.
         until: last step after which to resample; by default the last of the run.
 
@@ -75,13 +77,16 @@ def resample(
     losses = errors.square().sum(1)  # (saes, batch)
     for i in stack.dead.any(-1).nonzero().flatten().tolist():
         latents = stack.dead[i].nonzero().flatten()[: len(x)]
-        if kind == "worst":
+        if kind != "loss_weighted":
             chosen = losses[i].topk(len(latents)).indices
         else:
             weights = losses[i].double().cpu().square()
             weights = weights / weights.max().clamp(min=SMALLEST) + SMALLEST
             generator = _generator(seeds[i], step)
             chosen = torch.multinomial(weights, len(latents), generator=generator).to(x.device)
+        if kind == "as_it_is":
+            _overwrite(stack, i, latents, x[chosen])
+            continue
         directions = normalize(x[chosen] - stack.weights["b_dec"][i], dim=-1)
         usable = directions.any(-1)
         _restart(stack, i, latents[usable], directions[usable], kind)
@@ -106,3 +111,11 @@ def _restart(stack: Stack, i: int, latents: Tensor, directions: Tensor, kind: st
         for name in fresh:
             moment[name][i, latents] = 0
     stack.since_fired[i, latents] = 0
+
+
+def _overwrite(stack: Stack, i: int, latents: Tensor, x: Tensor) -> None:
+    """Make inputs `x (n_latents, d_in)` the rows of `latents`, and leave all else."""
+    usable = x.any(-1)
+    stack.weights["W_enc"][i, latents[usable]] = x[usable]
+    stack.weights["W_dec"][i, latents[usable]] = normalize(x[usable], dim=-1)
+    stack.since_fired[i, latents[usable]] = 0
