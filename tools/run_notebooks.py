@@ -5,8 +5,8 @@
 Copies `_build/html/notebooks` to a new folder outside the repository, makes a new environment there
 and lets the notebooks' own first cell fill it. Then every notebook runs, several at a time. Each
 output must be what the book's run of the same cell gave, to the last bit: glued numbers, claims and
-their verdicts, tables, figures. Left out are stderr, progress bars, and what a clock says: the outputs
-of cells with the tag `clock`, which glue nothing.
+their verdicts, tables, figures. Left out are stderr, progress bars, and what a clock says: the
+outputs of cells with the tag `clock`, which glue nothing.
 """
 
 import argparse

@@ -200,7 +200,10 @@ def test_resampling_is_due_after_every_so_many_steps_up_to_the_last(until, due):
 
 
 BAD = {
-    r"kind must be one of \['as_it_is', 'loss_weighted', 'worst'\], got 'best'": {"kind": "best", "every": 10},
+    r"kind must be one of \['as_it_is', 'loss_weighted', 'worst'\], got 'best'": {
+        "kind": "best",
+        "every": 10,
+    },
     "every must be at least 1, got 0": {"kind": "worst", "every": 0},
     "until must be an int, got 2.5": {"kind": "worst", "every": 1, "until": 2.5},
 }
