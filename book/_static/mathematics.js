@@ -1,11 +1,13 @@
 /* MathJax is half of a page's weight: it comes once the page's text has been painted. */
 "use strict";
 
-/* A formula wider than its column scrolls, and what scrolls must take the keyboard's focus. */
-function focusWideFormulas() {
-  for (const formula of document.querySelectorAll("mjx-container[display=true]")) {
-    if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
-    else formula.removeAttribute("tabindex");
+/* What is wider than its column scrolls, and what scrolls must take the keyboard's focus. The theme asks too early for code and tables. */
+const SCROLLS = "mjx-container[display=true], pre, .pst-scrollable-table-container";
+
+function focusWhatScrolls() {
+  for (const region of document.querySelectorAll(SCROLLS)) {
+    if (region.scrollWidth > region.clientWidth) region.tabIndex = 0;
+    else region.removeAttribute("tabindex");
   }
 }
 
@@ -16,5 +18,5 @@ requestAnimationFrame(() => setTimeout(() => document.head.append(mathjax)));
 /* Fulfilled when every formula is set. */
 window.mathematicsReady = new Promise((done) => { mathjax.onload = done; })
   .then(() => MathJax.startup.promise)
-  .then(focusWideFormulas);
-addEventListener("resize", focusWideFormulas);
+  .then(focusWhatScrolls);
+addEventListener("resize", focusWhatScrolls);
