@@ -179,24 +179,23 @@ def test_the_estimate_summarises_its_sweep_by_the_statistic_asked_for(statistic)
 
 def estimate_of(lengths: dict[float, float]) -> TrueL0Estimate:
     by_k = pd.DataFrame({"code_length": lengths.values()}, index=list(lengths))
-    value = min(lengths, key=lambda k: lengths[k])
-    return TrueL0Estimate(value=value, by_k=by_k, sweep=by_k, n=0, saes=[])
+    return TrueL0Estimate(by_k=by_k, sweep=by_k, n=0, saes=[])
 
 
 @pytest.mark.parametrize(
     ("lengths", "interval"),
     [
-        # 105 is the most that counts as short: half-way from 100 to 110, a tenth of 100 to 150.
-        ({1: 300, 2: 110, 3: 100, 4: 150}, (2.5, 3.1)),
-        ({2: 200, 4: 110, 6: 100, 10: 120}, (5, 7)),
+        # 110 is the most that counts as short: half-way from 100 to 120, a fifth of 100 to 150.
+        ({1: 300, 2: 120, 3: 100, 4: 150}, (2.5, 3.2)),
+        ({2: 200, 4: 120, 6: 100, 10: 140}, (5, 7)),
         # A dip outside counts: there the code is short as well.
-        ({1: 110, 2: 100, 3: 130, 4: 104, 5: 106}, (1.5, 4.5)),
-        ({1: 103, 2: 100, 3: 200}, (0, 2.05)),
-        ({1: 200, 2: 100, 3: 103}, (1.95, math.inf)),
+        ({1: 120, 2: 100, 3: 130, 4: 108, 5: 112}, (1.5, 4.5)),
+        ({1: 103, 2: 100, 3: 200}, (0, 2.1)),
+        ({1: 200, 2: 100, 3: 103}, (1.9, math.inf)),
         ({1: 100}, (0, math.inf)),
     ],
 )
-def test_the_interval_ends_where_the_code_is_five_percent_longer(lengths, interval):
+def test_the_interval_ends_where_the_code_is_a_tenth_longer(lengths, interval):
     assert estimate_of(lengths).interval == pytest.approx(interval)
 
 
@@ -206,11 +205,11 @@ def test_the_interval_ends_where_the_code_is_five_percent_longer(lengths, interv
         ({1: 300, 2: 110, 3: 100, 4: 150}, ""),
         ({1: 100, 2: 200, 3: 300}, "the shortest code is at k = 1, an edge of the sweep"),
         ({1: 300, 2: 200, 3: 100}, "the shortest code is at k = 3, an edge of the sweep"),
-        # From 2.5 to 5.1 are 2.6, more than 2.5 and than 0.4 times 3.
-        ({2: 110, 3: 100, 5: 104.5, 6: 109.5}, "codes from k = 2.5 to 5.1 are about as short"),
-        # The same width at a k of 10 is less than 0.4 times k.
-        ({9: 110, 10: 100, 12: 104.5, 13: 109.5}, ""),
-        ({1: 200, 2: 100, 3: 103}, "codes from k = 1.95 to more are about as short"),
+        # From 2.5 to 6.6 are 4.1, more than 4 and than 0.6 times 3.
+        ({2: 120, 3: 100, 6: 107, 7: 112}, "codes from k = 2.5 to 6.6 are about as short"),
+        # The same width at a k of 10 is less than 0.6 times k.
+        ({9: 120, 10: 100, 13: 107, 14: 112}, ""),
+        ({1: 200, 2: 100, 3: 103}, "codes from k = 1.9 to more are about as short"),
     ],
 )
 def test_the_verdict_and_its_reason(lengths, reason):

@@ -263,7 +263,7 @@ class Record:
         is_claim: whether it speaks of a claim.
         environments: of the live replications, one for each.
         held: for each live replication whether the claim held; empty for a glued number.
-        ranges: for each number, its least and its largest value over the live replications.
+        values: for each number, what each of the live replications found that has it.
         room: distance of a number from its bound in standard deviations over the live replications,
             the least over the claim's numbers; infinite where nothing moves, or without a bound.
     """
@@ -271,8 +271,13 @@ class Record:
     is_claim: bool
     environments: tuple[str, ...] = ()
     held: tuple[bool, ...] = ()
-    ranges: tuple[tuple[float, float], ...] = ()
+    values: tuple[tuple[float, ...], ...] = ()
     room: float = math.inf
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """For each number, its least and its largest value."""
+        return tuple((min(each), max(each)) for each in self.values)
 
 
 def records(runs: list[Run], now: Run) -> dict[str, Record]:
@@ -317,13 +322,13 @@ def _record(name: str, live: list[Run], now: Run, bounds: Mapping[str, str]) -> 
     ]
     rooms = [[_room(rows, number, ends=False) for rows in found] for number in numbers]
     keys = [f"{number}/value" for number in numbers] or [name]
-    values = [[float(rows[key]) for rows in found if key in rows] for key in keys]
+    values = [tuple(float(rows[key]) for rows in found if key in rows) for key in keys]
     is_claim = name.startswith("claim/")
     return Record(
         is_claim=is_claim,
         environments=tuple(run.environment for run in live),
         held=tuple(held) if is_claim else (),
-        ranges=tuple((min(each), max(each)) for each in values if each),
+        values=tuple(each for each in values if each),
         room=min(map(_in_deviations, rooms), default=math.inf),
     )
 

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from bookkit import claims
 from bookkit import replications as table
 from bookkit.claims import at_least, at_most
-from bookkit.sphinx import claims_ledger, replicated_numbers
+from bookkit.sphinx import claims_ledger, replicated_numbers, replicated_shares
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = table.Run
@@ -373,7 +373,7 @@ def test_the_shift_leaves_no_name_in_the_chapter():
 
 
 def test_the_ledger_says_how_often_a_claim_held_and_over_which_range():
-    record = table.Record(is_claim=True, held=(True, False), ranges=((-0.51234, 2),))
+    record = table.Record(is_claim=True, held=(True, False), values=((-0.51234, 2),))
     assert claims_ledger.how_often(record) == ["held in 1 of 2", "−0.512 to 2"]
     assert claims_ledger.how_often(table.Record(is_claim=True)) == ["none yet"]
 
@@ -399,7 +399,7 @@ def test_the_ledger_counts_replicated_and_fallen_claims():
     ],
 )
 def test_a_number_tells_its_range_in_its_own_format(ranges, fmt, text):
-    record = table.Record(is_claim=False, ranges=ranges, environments=("a", "b", "c"))
+    record = table.Record(is_claim=False, values=ranges, environments=("a", "b", "c"))
     assert replicated_numbers.range_of(record, fmt) == text
     assert replicated_numbers.range_of(None, fmt) == ""
 
@@ -426,3 +426,32 @@ def test_a_number_of_a_claim_is_shown_or_warned_of(claim, shown, caplog):
 
 def test_the_processor_tells_the_instructions_that_pytorch_uses():
     assert table.processor().endswith(f" {torch.backends.cpu.get_cpu_capability()}")
+
+
+def shares(**values):
+    """The rows of two groups, from counts of each in two replications."""
+    found = {
+        f"glue/{name.replace('_', '-')}": table.Record(
+            is_claim=False, values=(each,) if each else ()
+        )
+        for name, each in values.items()
+    }
+    groups = [("All", "all"), ("Noisy", "noisy")]
+    node = replicated_shares.SharesNode(prefix="w", of="n", columns=["right"], groups=groups)
+    return replicated_shares.rows_of(found, node)
+
+
+def test_counts_are_added_up_over_replications_and_shown_as_shares():
+    rows = shares(w_all_n=(12, 12), w_all_right=(7, 11), w_noisy_n=(0, 1), w_noisy_right=(0, 1))
+    # Wilson's interval of 18 in 24, by hand: (18 + z²/2) / (24 + z²) ± …, z = 1.96.
+    assert rows == [["All", "24", "75 % (55–88)"], ["Noisy", "1", "–"]]
+
+
+def test_counts_without_replications_or_of_different_ones_give_no_rows():
+    assert shares(w_all_n=(), w_all_right=(), w_noisy_n=(), w_noisy_right=()) == []
+    assert shares(w_all_n=(12, 12), w_all_right=(7,), w_noisy_n=(1, 1), w_noisy_right=(0, 1)) == []
+
+
+def test_a_count_that_the_chapter_does_not_glue_is_named():
+    with pytest.raises(LookupError, match="the chapter glues no count 'w-noisy-n'"):
+        shares(w_all_n=(12,), w_all_right=(7,))

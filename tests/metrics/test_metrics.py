@@ -288,6 +288,26 @@ def test_at_the_true_l0_the_true_dictionary_makes_no_error():
     assert metrics.true_dictionary_error(x, directions, 0) == pytest.approx(7)
 
 
+def test_a_fitted_bias_is_what_the_cut_true_dictionary_leaves_on_average():
+    world = make_fifty_feature_world(generator=generator())
+    x, directions = world.sample(2_000, generator(1)).double(), world.directions.double()
+    x_hat = metrics.batch_topk_reconstruction(x, directions, 5, fit_bias=True)
+    torch.testing.assert_close((x - x_hat).mean(0), torch.zeros(100).double(), atol=2e-3, rtol=0)
+    fitted = metrics.true_dictionary_error(x, directions, 5, fit_bias=True)
+    assert fitted == pytest.approx((x - x_hat).square().sum(1).mean().item())
+    assert fitted < metrics.true_dictionary_error(x, directions, 5) - 0.5
+    # A bias that Adam searches, from another start, is no better.
+    b_dec = (0.3 * randn(100, seed=2)).requires_grad_()
+    adam = torch.optim.Adam([b_dec], lr=0.02)
+    for _ in range(300):
+        kept = metrics.batch_topk_reconstruction(x - b_dec, directions, 5)
+        error = (x - b_dec - kept).square().sum(1).mean()
+        adam.zero_grad()
+        error.backward()
+        adam.step()
+    assert fitted == pytest.approx(error.item(), abs=0.01)
+
+
 @pytest.mark.parametrize("k", [1, 5, 9, 10.5, 11])
 def test_the_closed_form_error_agrees_with_the_fifty_feature_world(k):
     world = make_fifty_feature_world(generator=generator())

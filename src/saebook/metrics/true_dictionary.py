@@ -22,6 +22,8 @@ from saebook._checks import (
     check_unit_rows,
 )
 
+BIAS_ROUNDS = 20  # each lowers the error of an orthonormal dictionary, the last ones hardly
+
 
 def keep_batch_topk(acts: Float[Tensor, "n width"], k: float) -> Float[Tensor, "n width"]:
     """`acts` with all but the ⌊k·n⌋ largest entries of the whole batch set to zero.
@@ -41,11 +43,22 @@ def keep_batch_topk(acts: Float[Tensor, "n width"], k: float) -> Float[Tensor, "
 
 
 def batch_topk_reconstruction(
-    x: Float[Tensor, "n d_in"], directions: Float[Tensor, "n_features d_in"], k: float
+    x: Float[Tensor, "n d_in"],
+    directions: Float[Tensor, "n_features d_in"],
+    k: float,
+    *,
+    fit_bias: bool = False,
 ) -> Float[Tensor, "n d_in"]:
-    """x̂ (n, d_in) of a BatchTopK SAE whose encoder and decoder are the true directions, biases 0.
+    """x̂ (n, d_in) of a BatchTopK SAE whose encoder and decoder are the true directions.
 
-    Of relu(x directionsᵀ), the ⌊k·n⌋ largest entries in the whole batch are kept.
+    Of relu((x − b_dec) directionsᵀ), the ⌊k·n⌋ largest entries in the whole batch are kept.
+
+    Args:
+        x: (n, d_in) data.
+        directions: (n_features, d_in) the truth, of norm 1.
+        k: active latents a row.
+        fit_bias: whether b_dec fits these data, as an SAE's does; else it is 0. From 0, it becomes
+            the mean of what is left, and what is kept is chosen again, twenty times in turn.
 
     Raises:
         ValueError: for shapes that do not fit, directions not of norm 1, or k outside
@@ -54,14 +67,27 @@ def batch_topk_reconstruction(
     check_rows("x", x)
     check_unit_rows("directions", check_shape("directions", directions, ("n_features", x.shape[1])))
     check_in_range("k", k, 0, len(directions))
+    b_dec = x.new_zeros(x.shape[1])
+    for _ in range(BIAS_ROUNDS if fit_bias else 0):
+        b_dec = (x - _kept(x - b_dec, directions, k)).mean(0)
+    return _kept(x - b_dec, directions, k) + b_dec
+
+
+def _kept(
+    x: Float[Tensor, "n d_in"], directions: Float[Tensor, "n_features d_in"], k: float
+) -> Float[Tensor, "n d_in"]:
     return keep_batch_topk(torch.relu(x @ directions.T), k) @ directions
 
 
 def true_dictionary_error(
-    x: Float[Tensor, "n d_in"], directions: Float[Tensor, "n_features d_in"], k: float
+    x: Float[Tensor, "n d_in"],
+    directions: Float[Tensor, "n_features d_in"],
+    k: float,
+    *,
+    fit_bias: bool = False,
 ) -> float:
     """Mean over rows of ‖x − x̂‖² for `batch_topk_reconstruction`, which says what it raises."""
-    residual = x - batch_topk_reconstruction(x, directions, k)
+    residual = x - batch_topk_reconstruction(x, directions, k, fit_bias=fit_bias)
     return residual.square().sum(-1).mean().item()
 
 

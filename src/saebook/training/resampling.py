@@ -77,19 +77,14 @@ def resample(
     losses = errors.square().sum(1)  # (saes, batch)
     for i in stack.dead.any(-1).nonzero().flatten().tolist():
         latents = stack.dead[i].nonzero().flatten()[: len(x)]
-        if kind != "loss_weighted":
-            chosen = losses[i].topk(len(latents)).indices
+        if kind == "worst":
+            inputs = x[losses[i].topk(len(latents)).indices]
+            _restart(stack, i, latents, inputs, 1.0)
+        elif kind == "loss_weighted":
+            drawn = _drawn_by_loss(losses[i], len(latents), _generator(seeds[i], step))
+            _restart(stack, i, latents, x[drawn.to(x.device)], _share_of_live(stack, i))
         else:
-            weights = losses[i].double().cpu().square()
-            weights = weights / weights.max().clamp(min=SMALLEST) + SMALLEST
-            generator = _generator(seeds[i], step)
-            chosen = torch.multinomial(weights, len(latents), generator=generator).to(x.device)
-        if kind == "as_it_is":
-            _overwrite(stack, i, latents, x[chosen])
-            continue
-        directions = normalize(x[chosen] - stack.weights["b_dec"][i], dim=-1)
-        usable = directions.any(-1)
-        _restart(stack, i, latents[usable], directions[usable], kind)
+            _overwrite(stack, i, latents, x[losses[i].topk(len(latents)).indices])
 
 
 def _generator(seed: int, step: int) -> torch.Generator:
@@ -98,12 +93,27 @@ def _generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _restart(stack: Stack, i: int, latents: Tensor, directions: Tensor, kind: str) -> None:
-    """Start `latents` of the i-th SAE on `directions (n_latents, d_in)`."""
-    weights, live = stack.weights, ~stack.dead[i]
-    scale: Any = 1.0
-    if kind == "loss_weighted" and bool(live.any()):
-        scale = ENCODER_SCALE * weights["W_enc"][i, live].norm(dim=-1).mean()
+def _drawn_by_loss(losses: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """The places `(n,)` of inputs drawn with a probability by their squared loss."""
+    weights = losses.double().cpu().square()
+    weights = weights / weights.max().clamp(min=SMALLEST) + SMALLEST
+    return torch.multinomial(weights, n, generator=generator)
+
+
+def _share_of_live(stack: Stack, i: int) -> Any:
+    """The norm of a fresh encoder row, from those of the live ones; 1 if none is."""
+    live = ~stack.dead[i]
+    if not live.any():
+        return 1.0
+    return ENCODER_SCALE * stack.weights["W_enc"][i, live].norm(dim=-1).mean()
+
+
+def _restart(stack: Stack, i: int, latents: Tensor, x: Tensor, scale: Any) -> None:
+    """Start `latents` of the i-th SAE on the directions of `x (n_latents, d_in)` from b_dec."""
+    weights = stack.weights
+    directions = normalize(x - weights["b_dec"][i], dim=-1)
+    usable = directions.any(-1)
+    latents, directions = latents[usable], directions[usable]
     fresh = {"W_dec": directions, "W_enc": scale * directions, **stack.gate.fresh(i)}
     for name, values in fresh.items():
         weights[name][i, latents] = values
