@@ -31,6 +31,7 @@ SOUND = """<!DOCTYPE html>
       <div class="output traceback"><pre>Traceback (most recent call last)</pre></div></div></div>
     <div class="cell_output"><div class="output"><pre>0.97</pre></div></div>
     <pre>{glue:text}`shown.as.code`</pre>
+    <span class="math">\\(\\langle a \\rangle\\)</span>
   </article>
 </body>
 </html>"""
@@ -131,6 +132,7 @@ FAULTS = [
     ("missing_resources", "theme.css", "gone.css", "gone.css"),
     ("missing_resources", "theme.js", "gone.js", "gone.js"),
     ("unresolved_markup", "<p><a", "<p>{glue:text}`loss:.2f` <a", "glue"),
+    ("unresolved_markup", "<p><a", r"<p>change: $\langle a, b \rangle <a", "langle"),
     ("notebook_faults", "page.ipynb", "gone.ipynb", "gone.ipynb has no file"),
     ("notebook_faults", " download>", ">", "does not link its notebook"),
 ]

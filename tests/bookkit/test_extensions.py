@@ -253,6 +253,13 @@ def test_numbers_in_sentences_have_a_minus_and_names_keep_their_hyphen():
         '<span class="pasted-text">−0.67</span>'
     )
     assert mended('<span class="pasted-text">k-means</span>').count("-") == 2
+    assert mended("<td>-0.67</td><td>k-means</td>") == "<td>−0.67</td><td>k-means</td>"
+
+
+def test_no_line_breaks_between_a_formula_and_its_comma():
+    formula = r'<span class="math notranslate nohighlight">\(k &lt; 2\)</span>'
+    assert mended(f"{formula}, or") == f'<span class="unbroken">{formula},</span> or'
+    assert mended(f"{formula} or") == f"{formula} or"
 
 
 def test_a_list_of_uses_opens_with_a_button_without_a_link():

@@ -303,10 +303,17 @@ def missing_resources(page: Page) -> list[str]:
 
 
 def unresolved_markup(page: Page) -> list[str]:
-    """Roles, directives and glue keys that were left as raw text."""
+    """Roles, directives, glue keys and formulas that were left as raw text."""
     prose = page.soup.find("article") or page.soup
-    raw = re.compile(r"\{(?:glue|cite|ref|eq|numref|doc|math)(?::\w+)?\}`|glue:\w+\}|\[\?\]")
-    texts = [text for text in prose.find_all(string=raw) if not text.find_parent(["pre", "code"])]
+    raw = re.compile(
+        r"\{(?:glue|cite|ref|eq|numref|doc|math)(?::\w+)?\}`|glue:\w+\}|\[\?\]|\\[a-zA-Z]{2,}"
+    )
+    texts = [
+        text
+        for text in prose.find_all(string=raw)
+        if not text.find_parent(["pre", "code", "script"])
+        and not text.find_parent(class_=["math", "cell_output"])
+    ]
     return [f"raw markup in the text: {str(text).strip()[:120]!r}" for text in texts]
 
 

@@ -40,8 +40,13 @@ _MENDS = (
     ),
     # Row and column headers of DataFrames say which they are.
     (re.compile(r"(<tr>\s*)<th>"), r'\1<th scope="row">'),
-    # A number in a sentence takes a minus, not a hyphen.
-    (re.compile(r'(<span class="pasted-text">)-(?=\d)'), "\\1\N{MINUS SIGN}"),
+    # A number takes a minus, not a hyphen, in a sentence and in a DataFrame.
+    (re.compile(r'(<span class="pasted-text">|<td>)-(?=\d)'), "\\1\N{MINUS SIGN}"),
+    # A line may break after a formula, but not before the comma that follows it.
+    (
+        re.compile(r'(<span class="math notranslate nohighlight">[^<]*</span>)([,.;:?!)]+)'),
+        r'<span class="unbroken">\1\2</span>',
+    ),
     # What folds a list of uses is a button, and may hold no link.
     (re.compile(r"<summary>Expand for references to .*?</summary>"), "<summary>Used in</summary>"),
     # Sphinx sets long signatures as lists of definitions without a term.
