@@ -1,6 +1,7 @@
 """Execute chapters with other seeds and as on other processors, and keep what they found.
 
-    python tools/replicate.py [--runs N] [--table FOLDER] [--environment NAME …] [chapter …]
+    python tools/replicate.py [--runs N] [--first I] [--table FOLDER] [--environment NAME …]
+                              [chapter …]
     python tools/replicate.py --check [--complete] [--table FOLDER] [chapter …]
 
 A replication executes a chapter with every seed shifted (`shift_seeds.py`), in a numerical
@@ -8,6 +9,10 @@ environment. Replication i adds i times 10,000 to each seed; the environments ta
 found goes into the table in `replications/` as soon as a chapter ends, so that an interrupted
 command goes on where it was. `bookkit.replications` documents the table, and tells which
 replications are live: those are not made again.
+
+A claim that fell and was changed needs seeds that it was not changed by. `--first I` makes
+replications I to I + N - 1; those that served to set its bounds go out of the table, or it takes a
+new name.
 
 With `--check`, nothing is executed: report how many live replications each claim of the built book
 has, and fail if one fell in any of them; with `--complete` also if one has fewer than promised.
@@ -97,10 +102,10 @@ def chapters(names):
     return slowest_first(names or known, slow)
 
 
-def plan(chapter, runs, environments):
-    """The replications of a chapter, the environments in turn."""
+def plan(chapter, runs, environments, first=1):
+    """The replications of a chapter, from a first one on, the environments in turn."""
     turns = [environments[i % len(environments)] for i in range(runs)]
-    return [Job(chapter, SHIFT * i, turn) for i, turn in enumerate(turns, start=1)]
+    return [Job(chapter, SHIFT * i, turn) for i, turn in enumerate(turns, start=first)]
 
 
 def page_of(chapter):
@@ -109,7 +114,7 @@ def page_of(chapter):
 
 def execute(job):
     """Execute a chapter in a kernel of its own, past false claims and failing cells."""
-    code = table.code_digest(ROOT, page_of(job.chapter))  # as it starts: a writer may go on
+    code, said = made_from(job.chapter)  # as it starts: a writer may go on
     notebook = jupytext.read(page_of(job.chapter))
     with tempfile.TemporaryDirectory(prefix="replication-", ignore_cleanup_errors=True) as folder:
         startup = Path(folder, "profile_default", "startup")
@@ -127,10 +132,15 @@ def execute(job):
         )
         started = time.monotonic()
         client.execute(env=kept | KERNEL_SETTINGS | ENVIRONMENTS[job.environment] | own)
-    return run_of(job, notebook, time.monotonic() - started, code)
+    return run_of(job, notebook, time.monotonic() - started, code, said)
 
 
-def run_of(job, notebook, seconds, code):
+def made_from(chapter):
+    """The digest of a chapter's code, and the quantity that tells what its claims say."""
+    return table.code_digest(ROOT, page_of(chapter)), table.said(page_of(chapter))
+
+
+def run_of(job, notebook, seconds, code, said):
     """What an executed notebook found, and what made it."""
     return Run(
         shift=job.shift,
@@ -138,7 +148,7 @@ def run_of(job, notebook, seconds, code):
         processor=table.processor(),
         code=code,
         seconds=round(seconds),
-        values=table.of_notebook(notebook),
+        values=table.of_notebook(notebook) | said,
     )
 
 
@@ -148,8 +158,7 @@ def from_build(chapter):
         notebook, seconds = executed(ROOT, page_of(chapter))
     except KeyError:
         return None
-    code = table.code_digest(ROOT, page_of(chapter))
-    return run_of(Job(chapter, OWN, "machine"), notebook, seconds, code)
+    return run_of(Job(chapter, OWN, "machine"), notebook, seconds, *made_from(chapter))
 
 
 class Bench:
@@ -165,9 +174,9 @@ class Bench:
 
     def _own(self, name):
         """Today's own draw, as far as it is known: from the table, else from the last build."""
-        code, made_by = table.code_digest(ROOT, page_of(name)), table.processor()
+        (code, said), made_by = made_from(name), table.processor()
         same = [r for r in self.runs[name] if r.key == (OWN, "machine", made_by, code)]
-        return same[0] if same else from_build(name)
+        return same[0] if same and said.items() <= same[0].values.items() else from_build(name)
 
     def keep(self, name, run):
         """Put a run into the table."""
@@ -182,9 +191,9 @@ class Bench:
             self.runs[name] = table.renewed(self.runs[name], self.own[name])
             table.write(self.path(name), self.runs[name])
 
-    def to_do(self, runs, environments):
+    def to_do(self, runs, environments, first=1):
         """The replications that are not there for today's code."""
-        jobs = [job for name in self.names for job in plan(name, runs, environments)]
+        jobs = [job for name in self.names for job in plan(name, runs, environments, first)]
         jobs.sort(key=lambda job: job.shift)  # so that all chapters have about as many
         return [job for job in jobs if not self._has(job)]
 
@@ -232,14 +241,14 @@ def shared_out(todo):
     return [(workers, batch) for workers, batch in parts if batch]
 
 
-def replicate(folder, names, runs, environments):
+def replicate(folder, names, runs, environments, first=1):
     """Make the replications that are missing; 1 if some failed in part, else 0."""
     bench = Bench(folder, names)
     unknown = [Job(name, OWN, "machine") for name in names if bench.own[name] is None]
     faulty = run_all(bench, unknown, "own draws") if unknown else 0
     for name in names:
         bench.renew(name)
-    todo = bench.to_do(runs, environments)
+    todo = bench.to_do(runs, environments, first)
     for name in {job.chapter for job in todo}:
         bench.keep(name, bench.own[name])  # by which later changes are judged
     faulty += run_all(bench, todo, "replications") if todo else 0
@@ -297,7 +306,7 @@ def check(folder, names, *, complete):
 
 def positive(text):
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"RUNS must be a positive whole number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
     return int(text)
 
 
@@ -305,6 +314,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="chapter", help="such as intro; default: all")
     parser.add_argument("--runs", type=positive, default=PROMISED, help="replications a chapter")
+    parser.add_argument("--first", type=positive, default=1, help="number of the first of them")
     parser.add_argument("--table", type=Path, default=ROOT / table.FOLDER, metavar="FOLDER")
     parser.add_argument("--environment", nargs="+", choices=ENVIRONMENTS, default=IN_TURN)
     parser.add_argument("--check", action="store_true", help="execute nothing, report and judge")
@@ -315,7 +325,7 @@ def main(arguments=None):
         names, folder = chapters(options.names), options.table.resolve()
         if options.check:
             return check(folder, names, complete=options.complete)
-        return replicate(folder, names, options.runs, options.environment)
+        return replicate(folder, names, options.runs, options.environment, options.first)
     except (ReplicationError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

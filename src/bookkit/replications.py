@@ -5,7 +5,7 @@ keeps every claim and every glued number. `make replicate` makes them; `replicat
 holds them, one file a chapter. The first column names a quantity, each further one is a run:
 
 - rows `run/…` say what made it: the shift of the seeds, the environment, the processor, the digest
-  of the code, the seconds;
+  of the code, the seconds; and, with `run/said`, the digest of the chapter with its claims;
 - rows `claim/<id>/<n>/…` are the n-th number of a claim: its value; over several seeds the ends of
   its interval and how many there were; and its bounds;
 - row `claim/<id>/rest` is 1 if all parts of the claim held that are no numbers;
@@ -20,7 +20,8 @@ What a row says is *live* where it speaks of the present book. Where the code ha
 of it does. Where it has, a quantity's replications are live if the own draw made with them agrees
 with today's, to six digits, on the same processor: then the change has not moved this number. Code
 means the chapter's cells, the library, its data and the pinned versions, without comments,
-docstrings and layout.
+docstrings and layout, and without what claims say and the bounds that they set: what held follows
+from a bound anew.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ OWN = 0  # the shift of a chapter's own draw
 ROOM = 3.0  # standard deviations that a number should stay away from its bound
 CLAIM = "application/vnd.bookkit.claim+json"
 CODE = ("src/saebook/**/*.py", "src/bookkit/*.py", "src/**/*.json", "src/**/*.safetensors")
+READERS = ("chapters.py", "replications.py")  # of `bookkit`: no chapter computes with them
+SAID = ("published", "source")
+BOUNDED = ("at_least", "at_most", "between")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PARSING = threading.Lock()  # Python 3.11 may fail where two threads build syntax trees (gh-106905)
 RUN = ("shift", "environment", "processor", "code", "seconds")
@@ -149,15 +153,46 @@ def processor() -> str:
 
 
 def code_digest(root: Path, chapter: Path) -> str:
-    """Digest of all code behind a chapter, without comments, docstrings and layout."""
+    """Digest of all code behind a chapter; the module says what of it does not count."""
     with PARSING:
-        digest = hashlib.sha256(ast.dump(code_of(chapter.read_text(encoding="utf-8"))).encode())
-        for path in sorted({path for pattern in CODE for path in root.glob(pattern)}):
+        tree = _Unbounded().visit(code_of(chapter.read_text(encoding="utf-8")))
+        digest = hashlib.sha256(ast.dump(tree).encode())
+        files = {path for pattern in CODE for path in root.glob(pattern)}
+        for path in sorted(path for path in files if path.name not in READERS):
             digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
             digest.update(meaning(path) if path.suffix == ".py" else path.read_bytes())
     pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
     digest.update("\n".join(sorted(line.partition("#")[0].strip() for line in pins)).encode())
     return digest.hexdigest()[:12]
+
+
+def said(chapter: Path) -> dict[str, str]:
+    """The quantity that tells whether a claim's words or bounds have moved since a run."""
+    with PARSING:
+        tree = ast.dump(code_of(chapter.read_text(encoding="utf-8")))
+    return {"run/said": hashlib.sha256(tree.encode()).hexdigest()[:12]}
+
+
+class _Unbounded(ast.NodeTransformer):
+    """Takes statements, sources and constant bounds out of calls of `bookkit.claims`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        match node.func:
+            case ast.Attribute(value=ast.Name("claims"), attr="check"):
+                node.args[1:2] = []
+                node.keywords = [key for key in node.keywords if key.arg not in SAID]
+            case ast.Attribute(value=ast.Name("claims"), attr=name) if name in BOUNDED:
+                node.args[1:] = [arg for arg in node.args[1:] if not _is_literal(arg)]
+        return node
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
 
 
 def meaning(path: Path) -> bytes:
@@ -239,7 +274,7 @@ def renewed(runs: list[Run], now: Run) -> list[Run]:
 
 def _with_code_of(now: Run, run: Run, runs: list[Run]) -> Run:
     """A run as today's code would have left it: bounds that are constants are today's."""
-    of_code = [other for other in runs if other.code == run.code]
+    of_code = [other for other in runs if other.code == run.code and other.key != now.key]
     constant = {
         key: bound
         for key, bound in now.values.items()
@@ -296,7 +331,8 @@ def records(runs: list[Run], now: Run) -> dict[str, Record]:
                 *(r.code for r in own_draws if _results(r, name) == _results(now, name)),
             }
             live = [run for run in replications if run.code in same]
-            bounds = _constant_bounds(name, [*live, *own_draws, now])
+            earlier = [run for run in own_draws if run.key != now.key]
+            bounds = _constant_bounds(name, [*live, *earlier], now)
             found[name] = _record(name, live, now, bounds)
     return found
 
@@ -333,9 +369,9 @@ def _record(name: str, live: list[Run], now: Run, bounds: Mapping[str, str]) -> 
     )
 
 
-def _constant_bounds(name: str, runs: list[Run]) -> dict[str, str]:
-    """The bounds of the last run that are constants: equal in all runs of the same code."""
-    bounds = {k: v for k, v in _rows(runs[-1], name).items() if k.endswith(BOUNDS)}
+def _constant_bounds(name: str, runs: list[Run], now: Run) -> dict[str, str]:
+    """Today's bounds that are constants: equal in all earlier runs of the same code."""
+    bounds = {k: v for k, v in _rows(now, name).items() if k.endswith(BOUNDS)}
     of_code = [[r for r in runs if r.code == code] for code in {run.code for run in runs}]
     return {
         k: bound for k, bound in bounds.items() if all(_is_constant(k, each) for each in of_code)

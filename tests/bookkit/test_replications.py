@@ -243,6 +243,13 @@ def test_a_constant_bound_is_one_also_beside_replications_of_the_newer_code():
     assert record_of(runs, now).held == (True, False, False)
 
 
+def test_a_constant_bound_that_was_moved_is_judged_anew_though_it_is_no_code():
+    now = run(**number(0.5, least=0.3))
+    runs = [run(**number(0.5, least=0.1))]
+    runs += [run(i, **number(v, least=0.1)) for i, v in [(1, 0.4), (2, 0.2)]]
+    assert record_of(runs, now).held == (True, False)
+
+
 def test_a_bound_that_each_run_computes_is_its_own():
     now = run(**number(0.5, least=0.3))
     runs = [run(1, **number(0.4, least=0.35)), run(2, **number(0.4, least=0.45))]
@@ -276,6 +283,7 @@ def project(tmp_path):
     for name, text in {
         "src/saebook/x.py": "'''X.'''\n\n\ndef f(a):\n    '''Add one.'''\n    return a + 1\n",
         "src/saebook/language/embedded/weights.safetensors": "w",
+        "src/bookkit/replications.py": "ROOM = 1\n",
         "requirements.txt": "torch==2.13.0  # arithmetic\n",
         "book/chapter.md": "# T\n\n```{code-cell}\nx = 1\n```\n",
     }.items():
@@ -291,6 +299,7 @@ def project(tmp_path):
         ("src/saebook/x.py", "return a + 1", "return (a  +  1)  # sum", True),
         ("src/saebook/x.py", "a + 1", "a + 2", False),
         ("src/saebook/language/embedded/weights.safetensors", "w", "v", False),
+        ("src/bookkit/replications.py", "1", "2", True),
         ("requirements.txt", "arithmetic", "products", True),
         ("requirements.txt", "2.13.0", "2.14.0", False),
         ("book/chapter.md", "# T", "# Another title", True),
@@ -303,6 +312,29 @@ def test_the_digest_of_code_sees_code_only(project, name, old, new, same):
     path = project / name
     path.write_text(path.read_text().replace(old, new))
     assert (table.code_digest(project, project / "book" / "chapter.md") == before) is same
+
+
+@pytest.mark.parametrize(
+    ("new", "same"),
+    [
+        ('claims.check("a", "Two.", [claims.at_least(x, 2, "all")], source="b", value=x)', True),
+        ('claims.check("a", "One.", [claims.at_least(x, -1.5)], published="1", value=x)', True),
+        ('claims.check("b", "One.", [claims.at_least(x, 1)], value=x)', False),
+        ('claims.check("a", "One.", [claims.at_least(y, 1)], value=x)', False),
+        ('claims.check("a", "One.", [claims.at_most(x, 1)], value=x)', False),
+        ('claims.check("a", "One.", [claims.at_least(x, y)], value=x)', False),
+        ('claims.check("a", "One.", [claims.at_least(x, 1)], value=y)', False),
+        ('others.check("a", "Two.", [claims.at_least(x, 1)], value=x)', False),
+    ],
+)
+def test_what_a_claim_says_and_its_bounds_are_no_code(project, new, same):
+    page = project / "book" / "chapter.md"
+    text = page.read_text()
+    old = 'claims.check("a", "One.", [claims.at_least(x, 1)], value=x)'
+    page.write_text(text.replace("x = 1", old))
+    before = table.code_digest(project, page)
+    page.write_text(text.replace("x = 1", new))
+    assert (table.code_digest(project, page) == before) is same
 
 
 def test_half_an_edit_means_its_own_text(tmp_path):
@@ -428,14 +460,29 @@ def test_the_processor_tells_the_instructions_that_pytorch_uses():
     assert table.processor().endswith(f" {torch.backends.cpu.get_cpu_capability()}")
 
 
-def shares(**values):
-    """The rows of two groups, from counts of each in two replications."""
-    found = {
+def counted(**values):
+    """Records of glued counts."""
+    return {
         f"glue/{name.replace('_', '-')}": table.Record(
             is_claim=False, values=(each,) if each else ()
         )
         for name, each in values.items()
     }
+
+
+def test_a_share_in_text_is_of_the_cases_of_all_replications():
+    found = counted(whole=(10, 8), none=())
+    node = replicated_shares.ShareNode(count="whole", n=12)
+    assert replicated_shares.in_text(found, node) == "75 % (55–88)"
+    node = replicated_shares.ShareNode(count="none", n=12)
+    assert replicated_shares.in_text(found, node) == "a share not yet known"
+    with pytest.raises(LookupError, match="glues no count 'other'"):
+        replicated_shares.in_text(found, replicated_shares.ShareNode(count="other", n=12))
+
+
+def shares(**values):
+    """The rows of two groups, from counts of each in two replications."""
+    found = counted(**values)
     groups = [("All", "all"), ("Noisy", "noisy")]
     node = replicated_shares.SharesNode(prefix="w", of="n", columns=["right"], groups=groups)
     return replicated_shares.rows_of(found, node)

@@ -104,6 +104,14 @@ def test_every_replication_is_kept_with_what_made_it(book, complete):
     assert "2 claims, " in complete[1]
 
 
+def test_fresh_replications_have_seeds_of_their_own(book):
+    status, output = book.replicate("--runs", "1", "--first", "3", "quick")
+    assert status == 0, output
+    quick = book.table("quick")
+    assert quick["quantity"] == ["0 machine", "10000 machine", "20000 avx2", "30000 machine"]
+    assert len(set(quick["claim/quick-mean/1/value"])) == 4
+
+
 def test_what_is_there_is_not_run_again(book):
     (book.root / "kernel").unlink()
     status, output = book.replicate("--runs", "2")
@@ -174,9 +182,10 @@ def test_a_cell_that_raises_is_told_and_fails(book):
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
+        (["--first", "0"], "--first: must be a positive whole number, got '0'"),
         (["nothing"], "error: no chapter nothing. NAME must be one of: quick, slow"),
-        (["--runs", "0"], "RUNS must be a positive whole number, got '0'"),
-        (["--runs", "two"], "RUNS must be a positive whole number, got 'two'"),
+        (["--runs", "0"], "--runs: must be a positive whole number, got '0'"),
+        (["--runs", "two"], "--runs: must be a positive whole number, got 'two'"),
         (["--environment", "arm"], "invalid choice: 'arm'"),
     ],
 )

@@ -26,6 +26,7 @@ from bookkit.claims import format_value
 from bookkit.replications import FOLDER, PROMISED
 from bookkit.sphinx.claims_store import in_order, store, told
 from bookkit.sphinx.figure_files import DATA
+from bookkit.sphinx.tables import lines, row, table
 
 MIME = "application/vnd.bookkit.claim+json"
 HEADERS = ("Claim", "Found", "Replications", "Verdict")
@@ -226,10 +227,7 @@ class PrintLedger(SphinxPostTransform):
     def _table(self, docname: str, claims: list[dict]) -> nodes.table:
         found = told(self.env, docname)
         rows = [self._row(docname, claim, found.get(f"claim/{claim['id']}")) for claim in claims]
-        head = nodes.row("", *[nodes.entry("", nodes.paragraph("", header)) for header in HEADERS])
-        group = nodes.tgroup("", *[nodes.colspec(colwidth=1) for _ in HEADERS], cols=len(HEADERS))
-        group += [nodes.thead("", head), nodes.tbody("", *rows)]
-        return nodes.table("", group, classes=["colwidths-auto", "ledger"])
+        return table(HEADERS, rows, kinds=["ledger"])
 
     def _row(self, docname: str, claim: dict, record) -> nodes.row:
         statement = make_refnode(
@@ -242,16 +240,11 @@ class PrintLedger(SphinxPostTransform):
         statement = nodes.paragraph("", "", statement, *_published(claim, self.env.docname))
         cells = (
             [statement],
-            _lines(claim["numbers"]),
-            _lines(how_often(record)),
-            _lines(["✓ holds" if claim["holds"] else "✗ does not hold here"]),
+            lines(claim["numbers"]),
+            lines(how_often(record)),
+            lines(["✓ holds" if claim["holds"] else "✗ does not hold here"]),
         )
-        kinds = [] if claim["holds"] else ["claim-false"]
-        return nodes.row("", *[nodes.entry("", *cell) for cell in cells], classes=kinds)
-
-
-def _lines(texts: list[str]) -> list[nodes.paragraph]:
-    return [nodes.paragraph("", text) for text in texts]
+        return row(cells, kinds=[] if claim["holds"] else ["claim-false"])
 
 
 def _write_data(app, exception):
