@@ -35,6 +35,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 
 from bookkit import replications as table
+from bookkit.code_behind import code_digest, said_and_asked
 from bookkit.replications import OWN, PROMISED, ROOM, Run
 from bookkit.sphinx.execution_cache import executed
 from bookkit.sphinx.parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
@@ -136,8 +137,8 @@ def execute(job):
 
 
 def made_from(chapter):
-    """The digest of a chapter's code, and the quantity that tells what its claims say."""
-    return table.code_digest(ROOT, page_of(chapter)), table.said(page_of(chapter))
+    """The digest of a chapter's code, and the quantities that tell what its claims say and ask."""
+    return code_digest(ROOT, page_of(chapter)), said_and_asked(page_of(chapter))
 
 
 def run_of(job, notebook, seconds, code, said):

@@ -22,7 +22,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from bookkit.sphinx.claims_ledger import MIME as CLAIM
+from bookkit.sphinx.claims.ledger import MIME as CLAIM
 from bookkit.sphinx.execution_cache import executed
 from bookkit.sphinx.parallel_execution import KERNEL_SETTINGS, jobs, slowest_first
 from setup_env import REQUIREMENTS, ROOT, environment

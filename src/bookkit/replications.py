@@ -5,7 +5,8 @@ keeps every claim and every glued number. `make replicate` makes them; `replicat
 holds them, one file a chapter. The first column names a quantity, each further one is a run:
 
 - rows `run/…` say what made it: the shift of the seeds, the environment, the processor, the digest
-  of the code, the seconds; and, with `run/said`, the digest of the chapter with its claims;
+  of the code, the seconds, and the digest of all that the claims say (`run/said`);
+- row `claim/<id>/asks` is the digest of what a claim is about: its code without words and bounds;
 - rows `claim/<id>/<n>/…` are the n-th number of a claim: its value; over several seeds the ends of
   its interval and how many there were; and its bounds;
 - row `claim/<id>/rest` is 1 if all parts of the claim held that are no numbers;
@@ -18,15 +19,12 @@ A run with shift 0 is a chapter's *own draw*, which the book shows.
 
 What a row says is *live* where it speaks of the present book. Where the code has not changed, all
 of it does. Where it has, a quantity's replications are live if the own draw made with them agrees
-with today's, to six digits, on the same processor: then the change has not moved this number. Code
-means the chapter's cells, the library, its data and the pinned versions, without comments,
-docstrings and layout, and without what claims say and the bounds that they set: what held follows
-from a bound anew.
+with today's, to six digits, on the same processor: then the change has not moved this number. What
+code is, `code_behind` says. Bounds are none of it: what held follows from a bound anew.
 """
 
 from __future__ import annotations
 
-import ast
 import csv
 import dataclasses
 import hashlib
@@ -36,13 +34,10 @@ import os
 import platform
 import re
 import statistics
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from bookkit.chapters import code_of
 
 FOLDER = "replications"
 BOUNDS = ("/least", "/most")
@@ -50,12 +45,6 @@ PROMISED = 8  # live replications of every claim
 OWN = 0  # the shift of a chapter's own draw
 ROOM = 3.0  # standard deviations that a number should stay away from its bound
 CLAIM = "application/vnd.bookkit.claim+json"
-CODE = ("src/saebook/**/*.py", "src/bookkit/*.py", "src/**/*.json", "src/**/*.safetensors")
-READERS = ("chapters.py", "replications.py")  # of `bookkit`: no chapter computes with them
-SAID = ("published", "source")
-BOUNDED = ("at_least", "at_most", "between")
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-PARSING = threading.Lock()  # Python 3.11 may fail where two threads build syntax trees (gh-106905)
 RUN = ("shift", "environment", "processor", "code", "seconds")
 
 
@@ -150,62 +139,6 @@ def processor() -> str:
     if "cpu family" in fields:
         name += f" (family {fields['cpu family']}, model {fields['model']})"
     return f"{name} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def code_digest(root: Path, chapter: Path) -> str:
-    """Digest of all code behind a chapter; the module says what of it does not count."""
-    with PARSING:
-        tree = _Unbounded().visit(code_of(chapter.read_text(encoding="utf-8")))
-        digest = hashlib.sha256(ast.dump(tree).encode())
-        files = {path for pattern in CODE for path in root.glob(pattern)}
-        for path in sorted(path for path in files if path.name not in READERS):
-            digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(meaning(path) if path.suffix == ".py" else path.read_bytes())
-    pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    digest.update("\n".join(sorted(line.partition("#")[0].strip() for line in pins)).encode())
-    return digest.hexdigest()[:12]
-
-
-def said(chapter: Path) -> dict[str, str]:
-    """The quantity that tells whether a claim's words or bounds have moved since a run."""
-    with PARSING:
-        tree = ast.dump(code_of(chapter.read_text(encoding="utf-8")))
-    return {"run/said": hashlib.sha256(tree.encode()).hexdigest()[:12]}
-
-
-class _Unbounded(ast.NodeTransformer):
-    """Takes statements, sources and constant bounds out of calls of `bookkit.claims`."""
-
-    def visit_Call(self, node: ast.Call) -> ast.Call:
-        self.generic_visit(node)
-        match node.func:
-            case ast.Attribute(value=ast.Name("claims"), attr="check"):
-                node.args[1:2] = []
-                node.keywords = [key for key in node.keywords if key.arg not in SAID]
-            case ast.Attribute(value=ast.Name("claims"), attr=name) if name in BOUNDED:
-                node.args[1:] = [arg for arg in node.args[1:] if not _is_literal(arg)]
-        return node
-
-
-def _is_literal(node: ast.expr) -> bool:
-    try:
-        ast.literal_eval(node)
-    except ValueError:
-        return False
-    return True
-
-
-def meaning(path: Path) -> bytes:
-    """What a module does: its code without comments, docstrings and layout."""
-    content = path.read_bytes()
-    try:
-        tree = ast.parse(content)
-    except SyntaxError:  # half an edit
-        return content
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree).encode()
 
 
 # The table
@@ -330,7 +263,9 @@ def records(runs: list[Run], now: Run) -> dict[str, Record]:
                 now.code,
                 *(r.code for r in own_draws if _results(r, name) == _results(now, name)),
             }
-            live = [run for run in replications if run.code in same]
+            asks = f"{name}/asks"
+            asked = [run for run in replications if run.values.get(asks) == now.values.get(asks)]
+            live = [run for run in asked if run.code in same]
             earlier = [run for run in own_draws if run.key != now.key]
             bounds = _constant_bounds(name, [*live, *earlier], now)
             found[name] = _record(name, live, now, bounds)

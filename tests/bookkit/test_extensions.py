@@ -7,14 +7,14 @@ import pytest
 from docutils import nodes
 
 from bookkit.sphinx import (
-    claims_ledger,
-    claims_store,
     execution_cache,
     figure_files,
     glossary_hints,
     site_mends,
     site_weight,
 )
+from bookkit.sphinx.claims import ledger
+from bookkit.sphinx.claims.store import store as records_of
 
 
 @pytest.fixture
@@ -309,7 +309,6 @@ def test_with_an_address_pages_can_be_shared_and_are_listed(monkeypatch, address
 
 
 def test_a_citation_key_becomes_a_reference_and_other_sources_stay_text():
-    ledger = claims_ledger
     assert ledger.source_node("chanin2025sparse", "page")["reftarget"] == "chanin2025sparse"
     assert ledger.source_node("saeproposal", "page")["reftarget"] == "saeproposal"
     assert ledger.source_node("Section 3 of 2025", "page") == "Section 3 of 2025"
@@ -318,13 +317,13 @@ def test_a_citation_key_becomes_a_reference_and_other_sources_stay_text():
 def test_the_ledger_reads_what_claims_write():
     from bookkit import claims
 
-    assert claims_ledger.MIME == claims.MIME
+    assert ledger.MIME == claims.MIME
 
 
 def test_the_ledger_says_how_many_claims_there_are_and_whether_all_hold():
     plain = {"published": "–", "holds": True}
     claims_found = [plain, plain | {"published": "4.88"}]
-    counted = claims_ledger.counted
+    counted = ledger.counted
     assert counted(claims_found).startswith("The book checks 2 claims, 1 of them beside a")
     assert "Every one holds" in counted(claims_found)
     assert "Here 1 of them does not hold" in counted([*claims_found, plain | {"holds": False}])
@@ -332,16 +331,16 @@ def test_the_ledger_says_how_many_claims_there_are_and_whether_all_hold():
 
 def test_records_of_pages_read_in_another_process_are_merged():
     ours, theirs = SimpleNamespace(), SimpleNamespace()
-    claims_store.store(ours)["claims"]["a"] = [{"id": "one"}]
-    claims_store.store(theirs)["claims"].update({"b": [{"id": "two"}], "stale": [{"id": "old"}]})
-    claims_store.store(theirs)["pages"].update({"b", "stale"})
-    collector = claims_ledger.ClaimsCollector()
+    records_of(ours)["claims"]["a"] = [{"id": "one"}]
+    records_of(theirs)["claims"].update({"b": [{"id": "two"}], "stale": [{"id": "old"}]})
+    records_of(theirs)["pages"].update({"b", "stale"})
+    collector = ledger.ClaimsCollector()
     collector.merge_other(None, ours, {"b"}, theirs)
-    assert claims_store.store(ours)["claims"] == {"a": [{"id": "one"}], "b": [{"id": "two"}]}
-    assert claims_store.store(ours)["pages"] == {"b"}
+    assert records_of(ours)["claims"] == {"a": [{"id": "one"}], "b": [{"id": "two"}]}
+    assert records_of(ours)["pages"] == {"b"}
     collector.clear_doc(None, ours, "b")
-    assert claims_store.store(ours)["claims"] == {"a": [{"id": "one"}]}
-    assert claims_store.store(ours)["pages"] == set()
+    assert records_of(ours)["claims"] == {"a": [{"id": "one"}]}
+    assert records_of(ours)["pages"] == set()
 
 
 @pytest.mark.parametrize(

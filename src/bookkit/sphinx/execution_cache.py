@@ -23,7 +23,7 @@ import myst_nb.core.execute.cache
 from jupyter_cache.cache.db import NbCacheRecord
 from jupyter_cache.cache.main import JupyterCacheBase
 
-from bookkit.replications import meaning
+from bookkit.code_behind import meaning
 
 INPUTS = ("src/saebook/**/*", "src/bookkit/*", "requirements.txt", "pyproject.toml")
 SITE_PARTS = ("book/_static/**/*", "book/_templates/**/*", "src/bookkit/*/**/*")

@@ -32,8 +32,8 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from bookkit._findings import at_least
 from bookkit.replications import FOLDER, Record
-from bookkit.sphinx.claims_store import told
-from bookkit.sphinx.tables import lines, row, table
+from bookkit.sphinx.claims.store import told
+from bookkit.sphinx.claims.tables import lines, row, table
 
 NONE_YET = "The present code of this chapter has no replications yet."
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from myst_nb.ext.glue.crossref import read_glue_cache
 
+from bookkit.code_behind import code_digest, said_and_asked
 from bookkit.replications import (
     FOLDER,
     OWN,
     Record,
     Run,
-    code_digest,
     of_claim,
     of_glue,
     processor,
@@ -64,7 +64,7 @@ def told(env, docname: str) -> dict[str, Record]:
             processor=processor(),
             code=code_digest(root, source),
             seconds=0,
-            values=_own_draw(env, docname),
+            values=_own_draw(env, docname) | said_and_asked(source),
         )
         kept[docname] = records(runs, now)
     return kept[docname]

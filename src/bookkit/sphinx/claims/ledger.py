@@ -24,9 +24,9 @@ from sphinx.util.nodes import make_refnode
 
 from bookkit.claims import format_value
 from bookkit.replications import FOLDER, PROMISED
-from bookkit.sphinx.claims_store import in_order, store, told
+from bookkit.sphinx.claims.store import in_order, store, told
+from bookkit.sphinx.claims.tables import lines, row, table
 from bookkit.sphinx.figure_files import DATA
-from bookkit.sphinx.tables import lines, row, table
 
 MIME = "application/vnd.bookkit.claim+json"
 HEADERS = ("Claim", "Found", "Replications", "Verdict")

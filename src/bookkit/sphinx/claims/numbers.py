@@ -15,7 +15,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
 from bookkit.replications import Record
-from bookkit.sphinx.claims_store import store, told
+from bookkit.sphinx.claims.store import store, told
 
 LOGGER = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Claims on pages: the ledger, and what replications say of their numbers."""
