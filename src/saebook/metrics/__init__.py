@@ -25,6 +25,9 @@ from saebook.metrics.matching import (
     reorder_latents,
     signed_mcc,
 )
+from saebook.metrics.probed_absorption import (
+    absorption_fraction,
+)
 from saebook.metrics.reconstruction import (
     l0,
     mean_squared_error,
@@ -41,6 +44,7 @@ __all__ = [
     "CodeLength",
     "HedgingDegree",
     "Matching",
+    "absorption_fraction",
     "absorption_gap",
     "batch_topk_reconstruction",
     "code_length",

@@ -6,6 +6,7 @@ Importing this package registers the architectures with sae-lens under their own
 
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training_class
 
+from saebook.saes.balancing import Balance, balancing_weight, compound_weights, per_prefix_weights
 from saebook.saes.matryoshka import (
     BalancedMatryoshkaBatchTopKTrainingSAE,
     BalancedMatryoshkaBatchTopKTrainingSAEConfig,
@@ -19,13 +20,17 @@ from saebook.saes.scheduled import (
 from saebook.saes.transforms import inference_sae, turned, widened, with_k
 
 __all__ = [
+    "Balance",
     "BalancedMatryoshkaBatchTopKTrainingSAE",
     "BalancedMatryoshkaBatchTopKTrainingSAEConfig",
     "BalancedMatryoshkaTrainingSAE",
     "BalancedMatryoshkaTrainingSAEConfig",
     "ScheduledBatchTopKTrainingSAE",
     "ScheduledBatchTopKTrainingSAEConfig",
+    "balancing_weight",
+    "compound_weights",
     "inference_sae",
+    "per_prefix_weights",
     "turned",
     "widened",
     "with_k",

@@ -1,5 +1,8 @@
 """Train many SAEs at once, to one measured L0, or on the exact loss of a finite world."""
 
+from saebook.training.continuation import (
+    follow_minima,
+)
 from saebook.training.engine.batches import (
     SampleBatch,
 )
@@ -53,6 +56,7 @@ __all__ = [
     "TrainingLog",
     "TrainingOptions",
     "expected_loss",
+    "follow_minima",
     "learning_rates",
     "sweep",
     "train_and_polish",
