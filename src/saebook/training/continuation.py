@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from sae_lens import TrainingSAE, TrainingSAEConfig
-from tqdm import tqdm
 
+from saebook._running import step_bar
 from saebook.training.options import TrainingOptions
 from saebook.training.population import OPTIONS, train_population
 from saebook.worlds.base import World
@@ -51,9 +51,9 @@ def follow_minima(
         )
     quiet, seeds = replace(options, progress=False), range(len(starts))
     steps: list[Sequence[TrainingSAE[Any]]] = [starts]
-    silent = None if options.progress else True  # None: where standard error is no terminal
-    for cfg in tqdm(cfgs, desc="Following minima", unit="setting", disable=silent):
-        of_step = [cfg] * len(starts)
+    what = f"{len(starts)} branches"
+    for i in step_bar(range(len(cfgs)), what, progress=options.progress, unit="setting"):
+        of_step = [cfgs[i]] * len(starts)
         steps.append(
             train_population(
                 of_step, world, quiet, init=steps[-1], seeds=seeds, tolerance=tolerance
