@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import accumulate
 
 import pytest
 import torch
@@ -127,6 +128,55 @@ def test_per_prefix_weights_leave_no_gap_where_children_exclude_each_other(rates
 
 def test_per_prefix_weights_of_one_child_are_its_balancing_weight():
     assert per_prefix_weights([0.15], 0.03) == pytest.approx([balancing_weight(0.15, 0.03).beta])
+
+
+def largest_gap_of_independent_children(rates, weights, penalty):
+    n = len(rates)
+    world = worlds.make_family_world(
+        generator=0, children=tuple(rates), d_in=n + 1, dtype=torch.float64
+    )
+    cfg = BalancedMatryoshkaTrainingSAEConfig(
+        d_in=n + 1,
+        d_sae=n + 1,
+        matryoshka_widths=list(range(1, n + 2)),
+        inner_loss_multipliers=weights,
+        l1_coefficient=penalty,
+    )
+    at_truth = partial(
+        init_sae_to_match_feature_dict, feature_dict=world.feature_dict, noise_level=0.0
+    )
+    options = TrainingOptions(steps=12_000, lr=3e-3)
+    (sae,) = train_population([cfg], world, options, init=at_truth)
+    parent, *children = world.directions
+    answers = sae.encode(torch.stack([parent, *(parent + child for child in children)]))[:, 0]
+    return (1 - answers[1:] / answers[0]).abs().max().item()
+
+
+@pytest.mark.parametrize("rates", [[0.5, 0.15, 0.02], [0.4, 0.2]])
+@pytest.mark.parametrize("penalty", [0.003, 0.01])
+def test_weights_for_independent_children_leave_gaps_below_the_penalty(rates, penalty):
+    own = per_prefix_weights(rates, penalty, exclusive=False)
+    others = per_prefix_weights(rates, penalty)
+    left = largest_gap_of_independent_children(rates, own, penalty)
+    assert left < penalty / 2
+    assert largest_gap_of_independent_children(rates, others, penalty) > 2 * left
+
+
+def test_weights_for_independent_children_solve_their_equations_for_a_small_penalty():
+    rates, penalty = [0.5, 0.15, 0.02], 1e-8
+    left_out = list(accumulate(per_prefix_weights(rates, penalty, exclusive=False)))
+    odds = [q / (1 - q) for q in rates]
+    for j in range(3):
+        lean = [
+            odds[i]
+            * (
+                left_out[i]
+                + sum(odds[k] * min(left_out[i], left_out[k]) for k in range(3) if k != i)
+            )
+            for i in range(3)
+        ]
+        others = sum(rates[i] * min(left_out[i], left_out[j]) * lean[i] for i in range(3) if i != j)
+        assert left_out[j] * lean[j] + others == pytest.approx(penalty / 2, rel=2e-3)
 
 
 @pytest.mark.parametrize("wrong", [[], [0.1, 0.2], [0.2, 0.2], [0.6, 0.5], [0.2, 0.0]])

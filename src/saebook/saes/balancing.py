@@ -76,22 +76,33 @@ def balancing_weight(child_rate: float, l1_coefficient: float, n_children: int =
     return Balance(beta=beta, angle=angle)
 
 
-def per_prefix_weights(child_rates: Sequence[float], l1_coefficient: float) -> list[float]:
+def per_prefix_weights(
+    child_rates: Sequence[float], l1_coefficient: float, *, exclusive: bool = True
+) -> list[float]:
     """The weights of the inner losses of the prefixes [1, 2, …, n] that balance unequal children.
 
     As in `balancing_weight`, but each child has its own rate q_j and each prefix its own weight;
-    latent j + 1 is child j's. T is the sum of all weights, that of the whole SAE being 1. E_j sums
-    those of the losses that child j's latent takes part in, and B_j = T − E_j. Let (c, u) be the
+    latent j + 1 is child j's. B is the sum of all weights, that of the whole SAE being 1. E_j sums
+    those of the losses that child j's latent takes part in, and B_j = B − E_j. Let (c, u) be the
     parent's decoder row, of norm 1, in the coordinates of the parent and the children, and
-    w = (c − λ/2) (c, u). With ρ_j = ‖e_p + e_j − w‖ and κ_j = 1 − λ / 2ρ_j, for every j
+    y = (c − λ/2) (c, u). With ρ_j = ‖e_p + e_j − y‖ and κ_j = 1 − λ / 2ρ_j, for every j
 
         2 B_j u_j        = λ E_j (1 − (u_j + λ/2) / ρ_j)
-        T (q_j − c u_j)  = E_j q_j κ_j − w_j Σ_i E_i q_i κ_i
+        B (q_j − c u_j)  = E_j q_j κ_j − y_j Σ_i E_i q_i κ_i
 
     For a small λ, B_j ≈ √(λ (1 − Σ q) / 2 q_j). The equations are solved numerically.
 
+    Children that fire independently of each other have, for a small λ, the weights of
+
+        B_j ε_j + Σ_{i≠j} q_i B_ij ε_i = λ/2,  ε_j = x_j (B_j + Σ_{i≠j} x_i B_ij),
+
+    with x_j = q_j / (1 − q_j) and B_ij = min(B_i, B_j). For a λ that is not small each B_j is that
+    of exclusive children, times the ratio of the two forms for a small λ. That is right to leading
+    order, and leaves gaps of the order λ.
+
     Args:
         child_rates: of the latents after the parent's, the most frequent child first.
+        exclusive: whether at most one child fires at a time, or all independently.
 
     Returns:
         One weight for each prefix but the last, whose weight is 1.
@@ -111,8 +122,8 @@ def per_prefix_weights(child_rates: Sequence[float], l1_coefficient: float) -> l
 
     def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:
         lean, weights = np.exp(logs[:n]), np.exp(logs[n:])
-        total, without = 1 + weights.sum(), np.cumsum(weights)  # T and B
-        shared = total - without  # E
+        total, without = 1 + weights.sum(), np.cumsum(weights)  # B and B_j
+        shared = total - without  # E_j
         cos = math.sqrt(max(0.0, 1 - float((lean**2).sum())))
         own, others = (cos - penalty / 2) * cos, (cos - penalty / 2) * lean
         rho = np.sqrt((1 - own) ** 2 + (1 - others) ** 2 + (others**2).sum() - others**2)
@@ -125,9 +136,28 @@ def per_prefix_weights(child_rates: Sequence[float], l1_coefficient: float) -> l
     lean = without * rates / (1 - rates.sum()) / (1 + without)
     start = np.log(np.concatenate([lean, np.diff(without, prepend=0.0)]))
     found = root(residuals, start, tol=1e-13)
-    if not found.success:
+    weights = np.exp(found.x[n:])
+    if found.success and not exclusive:
+        ratio = _independent_scale(rates) / np.sqrt((1 - rates.sum()) / rates)
+        weights = np.diff(np.cumsum(weights) * ratio, prepend=0.0)
+    if not found.success or not bool((weights > 0).all()):
         raise ValueError(f"no positive weights found for child_rates {list(child_rates)}")
-    return [float(weight) for weight in np.exp(found.x[n:])]
+    return [float(weight) for weight in weights]
+
+
+def _independent_scale(rates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """B_j over √(λ/2) for a small λ and independent children; nan where none is found."""
+    odds = rates / (1 - rates)
+
+    def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+        left_out = np.exp(logs)
+        both = np.minimum.outer(left_out, left_out)
+        np.fill_diagonal(both, 0)
+        lean = odds * (left_out + both @ odds)
+        return left_out * lean + both @ (rates * lean) - 1
+
+    found = root(residuals, -np.log(odds) / 2, tol=1e-12)
+    return np.exp(found.x) if found.success else np.full_like(rates, np.nan)
 
 
 def compound_weights(beta: float, n_inner: int) -> list[float]:
