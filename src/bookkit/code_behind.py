@@ -1,5 +1,8 @@
 """The code behind a chapter: its cells, the modules that they rest on, data and pinned versions.
 
+Pins count of the packages that all this code imports, and of what these require. A tool of the
+book, or a package that another chapter needs, may change.
+
 Comments, docstrings and layout are no code. Nor are claims: a chapter's numbers do not follow from
 what it says of them. What a claim asks is told apart from its words and its bounds.
 
@@ -19,9 +22,11 @@ from functools import cache
 from pathlib import Path
 
 from bookkit.chapters import code_of
+from bookkit.pins import imported, pinned
 
 SOURCES = "src"
 OURS = ("saebook", "bookkit")
+LIBRARY = "saebook"  # what both are installed as
 DATA = (".json", ".safetensors")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 BOUNDED = ("at_least", "at_most", "between")
@@ -33,12 +38,15 @@ def code_digest(root: Path, chapter: Path) -> str:
     """Digest of all code behind a chapter."""
     with PARSING:
         tree = code_of(chapter.read_text(encoding="utf-8"))
+        packages = imported([tree])
         digest = hashlib.sha256(ast.dump(_Claims().visit(tree)).encode())
         for path in files_behind(root, tree):
             digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
             digest.update(meaning(path) if path.suffix == ".py" else path.read_bytes())
-    pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    digest.update("\n".join(sorted(line.partition("#")[0].strip() for line in pins)).encode())
+            if path.suffix == ".py":
+                packages |= imported([ast.parse(path.read_text(encoding="utf-8"))])
+    pins = (root / "requirements.txt").read_text(encoding="utf-8")
+    digest.update(pinned(pins, packages, without=[LIBRARY]).encode())
     return digest.hexdigest()[:12]
 
 

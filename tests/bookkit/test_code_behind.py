@@ -81,11 +81,11 @@ def test_a_chapter_rests_on_what_it_trains_with_and_not_on_other_chapters_parts(
 @pytest.fixture
 def project(tmp_path):
     for name, text in {
-        "src/saebook/language/x.py": "'''X.'''\n\n\ndef f(a):\n    '''Add one.'''\n"
+        "src/saebook/language/x.py": "'''X.'''\n\nimport torch\n\n\ndef f(a):\n    '''Add one.'''\n"
         "    return a + 1\n",
         "src/saebook/language/embedded/weights.safetensors": "w",
         "src/bookkit/replications.py": "ROOM = 1\n",
-        "requirements.txt": "torch==2.13.0  # arithmetic\n",
+        "requirements.txt": "torch==2.13.0  # arithmetic\nruff==1\nsympy==1.14\n",
         "book/chapter.md": "# T\n\n```{code-cell}\nfrom saebook.language.x import f\nx = 1\n```\n",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +103,8 @@ def project(tmp_path):
         ("src/bookkit/replications.py", "1", "2", True),
         ("requirements.txt", "arithmetic", "products", True),
         ("requirements.txt", "2.13.0", "2.14.0", False),
+        ("requirements.txt", "sympy==1.14", "sympy==1.15", False),  # torch requires it
+        ("requirements.txt", "ruff==1", "ruff==2", True),
         ("book/chapter.md", "# T", "# Another title", True),
         ("book/chapter.md", "x = 1", "x  =  1  # one", True),
         ("book/chapter.md", "x = 1", "x = 2", False),

@@ -7,11 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from bookkit.pins import pinned
 
 WHEEL_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src")
 NEEDED = ("myst-nb", "ipywidgets")  # the second because tqdm warns where it is absent
@@ -21,29 +19,7 @@ READERS_OWN = {"ipykernel", "ipython", "jupyter-client", "jupyter-core"}
 
 def pins(requirements: str, library: str) -> str:
     """The lines of a requirements file for what the notebooks import, with all that pulls in."""
-    lines = {}
-    for line in requirements.splitlines():
-        pin = line.partition("#")[0].strip()
-        if "==" in pin:
-            lines[canonicalize_name(Requirement(pin).name)] = pin
-    wanted, seen = [library, *NEEDED], set(READERS_OWN)
-    while wanted:
-        name = canonicalize_name(wanted.pop())
-        if name in seen:
-            continue
-        seen.add(name)
-        wanted += [found for found in _needs(name) if canonicalize_name(found) in lines]
-    kept = sorted(seen & set(lines) - READERS_OWN)
-    return "".join(f"{lines[name]}\n" for name in kept)
-
-
-def _needs(name: str) -> list[str]:
-    """What an installed package requires, for any system; the pins say what holds on which."""
-    try:
-        found = [Requirement(text) for text in requires(name) or ()]
-    except PackageNotFoundError:  # a package of another system
-        return []
-    return [need.name for need in found if "extra" not in str(need.marker)]
+    return pinned(requirements, [library, *NEEDED], without=READERS_OWN)
 
 
 def build_wheel(root: Path, folder: Path) -> None:
