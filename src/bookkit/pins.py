@@ -24,13 +24,14 @@ def pinned(requirements: str, packages: Iterable[str], *, without: Collection[st
         pin = line.partition("#")[0].strip()
         if "==" in pin:
             lines[canonicalize_name(Requirement(pin).name)] = pin
-    wanted, seen = list(packages), set(without)
+    outside = {canonicalize_name(name) for name in without}
+    wanted, seen = list(packages), set(outside)
     while wanted:
         name = canonicalize_name(wanted.pop())
         if name not in seen:
             seen.add(name)
             wanted += [found for found in _needs(name) if canonicalize_name(found) in lines]
-    kept = sorted(seen & set(lines) - set(without))
+    kept = sorted(seen & set(lines) - outside)
     return "".join(f"{lines[name]}\n" for name in kept)
 
 
