@@ -22,6 +22,7 @@ from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from saebook import smollm2
 from saebook._checks import check_in_range, check_one_of
 from saebook.language.docstrings import HELD_OUT, SPLITS, read_docstrings
 from saebook.language.tokens import make_contexts, separator_id, token_strings
@@ -129,8 +130,9 @@ def load_language_model(
     """Load a causal language model in single precision.
 
     Args:
-        name: "embedded", a folder that Hugging Face's `save_pretrained` wrote, or a name on its
-            hub; by default what the environment variable `SAEBOOK_MODEL` says, else "embedded".
+        name: "embedded", "smollm2-135m" (see `saebook.smollm2`), a folder that Hugging Face's
+            `save_pretrained` wrote, or a name on its hub; by default what the environment variable
+            `SAEBOOK_MODEL` says, else "embedded".
         trained: if not, the same architecture with the random weights of a fresh model, drawn with
             seed 0.
         device: where its weights are put, such as "cpu" or "cuda".
@@ -140,7 +142,7 @@ def load_language_model(
             reached.
     """
     name = name or os.environ.get("SAEBOOK_MODEL") or EMBEDDED
-    source = str(FOLDER) if name == EMBEDDED else name
+    source = _source(name)
     card = _checked_card() if name == EMBEDDED else {}
     tokenizer, model = _whole_model(name, source)
     if tokenizer.bos_token_id is None:
@@ -161,6 +163,16 @@ def load_language_model(
         n_parameters=n_parameters,
         card=card,
     )
+
+
+def _source(name: str) -> str:
+    """The folder of a model that comes with the book or is fetched; else its name."""
+    if name == smollm2.NAME:
+        try:
+            return str(smollm2.fetch())
+        except smollm2.FetchError as error:
+            raise LoadError(str(error)) from error
+    return str(FOLDER) if name == EMBEDDED else name
 
 
 def _whole_model(name: str, source: str) -> tuple[Any, Any]:
