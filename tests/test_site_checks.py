@@ -133,6 +133,12 @@ FAULTS = [
     ("missing_resources", "theme.js", "gone.js", "gone.js"),
     ("unresolved_markup", "<p><a", "<p>{glue:text}`loss:.2f` <a", "glue"),
     ("unresolved_markup", "<p><a", r"<p>change: $\langle a, b \rangle <a", "langle"),
+    (
+        "negative_zeros",
+        "<p><a",
+        "<table><tr><td>-0.000</td><td>0.0</td></tr></table><p><a",
+        "-0.000",
+    ),
     ("notebook_faults", "page.ipynb", "gone.ipynb", "gone.ipynb has no file"),
     ("notebook_faults", " download>", ">", "does not link its notebook"),
 ]

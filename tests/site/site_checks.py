@@ -39,6 +39,7 @@ LOADING_LINKS = {"stylesheet", "icon", "shortcut", "apple-touch-icon", "preload"
 LOADING_LINKS |= {"modulepreload", "preconnect", "dns-prefetch", "manifest"}
 
 NO_NOTEBOOK = {"book/environment.html"}  # it tells of the machine that built the book
+NEGATIVE_ZERO = re.compile(r"[-−]0(\.0*)?(e[-+]\d+)?")
 RAW_ROLE = re.compile(r"\{[a-z:]+\}`[^`]*`|^`{3,}\{.*", re.MULTILINE)
 
 FILE_NAME = re.compile(r"\.(png|jpe?g|svg|gif|webp|avif)\b|_images/|^[0-9a-f]{16,}$", re.IGNORECASE)
@@ -317,6 +318,12 @@ def unresolved_markup(page: Page) -> list[str]:
     return [f"raw markup in the text: {str(text).strip()[:120]!r}" for text in texts]
 
 
+def negative_zeros(page: Page) -> list[str]:
+    """Cells of tables with a zero that has a sign: rounding left it, and it says nothing."""
+    cells = [" ".join(cell.get_text().split()) for cell in page.soup.find_all("td")]
+    return [f"{page.name}: a table has {c!r}" for c in cells if NEGATIVE_ZERO.fullmatch(c)]
+
+
 def notebook_faults(page: Page) -> list[str]:
     """A page with executed cells links its notebook: valid, no outputs, no role left as it was."""
     links = [str(tag["href"]) for tag in page.soup.select("a.notebook-button[download]")]
@@ -349,5 +356,6 @@ PAGE_CHECKS = (
     external_resources,
     missing_resources,
     unresolved_markup,
+    negative_zeros,
     notebook_faults,
 )
