@@ -254,6 +254,8 @@ def test_numbers_in_sentences_have_a_minus_and_names_keep_their_hyphen():
     )
     assert mended('<span class="pasted-text">k-means</span>').count("-") == 2
     assert mended("<td>-0.67</td><td>k-means</td>") == "<td>−0.67</td><td>k-means</td>"
+    assert mended("<td>-0.00</td><td>-0</td>") == "<td>0.00</td><td>0</td>"
+    assert mended("<td>-0.001</td>") == "<td>−0.001</td>"
 
 
 def test_no_line_breaks_between_a_formula_and_its_comma():

@@ -40,6 +40,8 @@ _MENDS = (
     ),
     # Row and column headers of DataFrames say which they are.
     (re.compile(r"(<tr>\s*)<th>"), r'\1<th scope="row">'),
+    # Rounding leaves the sign of a small negative number, and a zero with a sign says nothing.
+    (re.compile(r'(<span class="pasted-text">|<td>)-(?=0(?:\.0*)?<)'), r"\1"),
     # A number takes a minus, not a hyphen, in a sentence and in a DataFrame.
     (re.compile(r'(<span class="pasted-text">|<td>)-(?=\d)'), "\\1\N{MINUS SIGN}"),
     # A line may break after a formula, but not before the comma that follows it.
