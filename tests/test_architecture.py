@@ -12,6 +12,7 @@ RANKS = {
     "saebook._checks": 0,
     "saebook._checkpoints": 0,
     "saebook._running": 0,
+    "saebook.smollm2": 0,
     "bookkit": 0,
     "saebook.worlds": 1,
     "saebook.metrics": 1,

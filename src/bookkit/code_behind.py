@@ -45,8 +45,8 @@ def code_digest(root: Path, chapter: Path) -> str:
             digest.update(meaning(path) if path.suffix == ".py" else path.read_bytes())
             if path.suffix == ".py":
                 packages |= imported([ast.parse(path.read_text(encoding="utf-8"))])
-    pins = (root / "requirements.txt").read_text(encoding="utf-8")
-    digest.update(pinned(pins, packages, without=[LIBRARY]).encode())
+        pins = (root / "requirements.txt").read_text(encoding="utf-8")
+        digest.update(pinned(pins, packages, without=[LIBRARY]).encode())  # it parses markers
     return digest.hexdigest()[:12]
 
 
