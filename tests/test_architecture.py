@@ -11,8 +11,9 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 RANKS = {
     "saebook._checks": 0,
     "saebook._checkpoints": 0,
+    "saebook._files": 0,
     "saebook._running": 0,
-    "saebook.smollm2": 0,
+    "saebook.smollm2": 0.5,
     "bookkit": 0,
     "saebook.worlds": 1,
     "saebook.metrics": 1,

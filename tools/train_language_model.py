@@ -17,6 +17,7 @@ import torch
 
 from language_model_training import TrainingPlan, train_language_model
 from ngrams import fit_ngrams
+from saebook._files import file_digest
 from saebook.language import (
     count_bytes,
     make_contexts,
@@ -25,7 +26,7 @@ from saebook.language import (
     train_tokenizer,
 )
 from saebook.language.docstrings import PACKAGES
-from saebook.language.model import CARD, FOLDER, file_digest
+from saebook.language.model import CARD, FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "_build" / "language_model"

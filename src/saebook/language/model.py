@@ -7,7 +7,6 @@ loaded into sae-lens' `SAETransformerBridge`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from saebook import smollm2
 from saebook._checks import check_in_range, check_one_of
+from saebook._files import file_digest
 from saebook.language.docstrings import HELD_OUT, SPLITS, read_docstrings
 from saebook.language.tokens import make_contexts, separator_id, token_strings
 
@@ -258,11 +258,6 @@ def _checked_card() -> dict[str, Any]:
                 f"{digest[:12]}. Restore it with git, or make it anew with 'make language-model'."
             )
     return dict(card)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _advice(variable: str, kind: str, name: str, default: str, error: Exception) -> str:
